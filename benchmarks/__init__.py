@@ -1,0 +1,1 @@
+"""Benchmarks of exported students: latency, memory and accuracy through the runtime that ships."""

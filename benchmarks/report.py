@@ -1,0 +1,102 @@
+"""Benchmark reports for people and for programs: a table, and one JSON line.
+
+The table says first whether its figures may be published, and why not. Not covered: plots and HTML.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bridge_edge.plain import grid
+
+MIB = 1 << 20
+
+
+def line(reports: Sequence[dict[str, Any]]) -> str:
+    """All the reports as one line of JSON, to be printed last."""
+    return json.dumps({"schema": 1, "reports": list(reports)}, ensure_ascii=False)
+
+
+def table(reports: Sequence[dict[str, Any]]) -> str:
+    """One column an artifact and one row a figure, with what limits the figures below."""
+    names = [f"{r['artifact']['runtime']}: {_tail(r['artifact']['path'])}" for r in reports]
+    rows = [[label, *cells] for label, cells in _rows(reports) if set(cells) != {"-"}]
+    return "\n".join([grid(["", *names], rows, right=range(1, len(names) + 1)), *_notes(reports, names)])
+
+
+def _tail(path: str) -> str:
+    return "/".join(path.replace("\\", "/").rstrip("/").split("/")[-2:])
+
+
+def _rows(reports: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    def row(label: str, cell: Callable[[dict[str, Any]], str | None]) -> tuple[str, list[str]]:
+        return label, [cell(r) or "-" for r in reports]
+
+    lengths = sorted({int(n) for r in reports for n in r["prefill"]})
+    return [
+        row("file size, MiB", lambda r: f"{r['artifact']['bytes'] / MIB:.2f}"),
+        row("load in a fresh process, s", lambda r: f"{r['memory']['load_s']:.2f}" if r["memory"] else None),
+        row("load again, s", lambda r: f"{r['load']['again_s']:.3f}"),
+        *((f"prefill {n}, tokens/s", [_prefill(r, n) for r in reports]) for n in lengths),
+        row("decode, tokens/s", lambda r: _spread(r["decode"]["tps"])),
+        row("TTFT p50 / p95, ms", lambda r: _milliseconds(r["ttft_s"], "p50", "p95")),
+        row("inter-token p50 / p95 / p99, ms", lambda r: _milliseconds(r["inter_token_s"], "p50", "p95", "p99")),
+        row("answer p50 / p95, ms", lambda r: _milliseconds(r["answer_s"], "p50", "p95")),
+        row("tokens an answer", lambda r: f"{r['answer_tokens']['mean']:.1f}" if r["answer_tokens"] else None),
+        row("peak RSS, MiB", lambda r: _mebibytes(r, "peak_rss_bytes")),
+        row("peak PSS, MiB", lambda r: _mebibytes(r, "peak_pss_bytes")),
+        row("accuracy", lambda r: _accuracy(r["quality"])),
+        row("unparsed answers", lambda r: f"{r['quality']['parse_failure_rate']:.1%}" if r["quality"] else None),
+        row("against the first", lambda r: _paired(r["quality"])),
+        row("publishable", lambda r: "yes" if r["publishable"] else "NO"),
+    ]
+
+
+def _prefill(report: dict[str, Any], length: int) -> str:
+    found = report["prefill"].get(str(length))
+    return _spread(found["tps"] if found else None) or "-"
+
+
+def _spread(found: dict[str, Any] | None) -> str | None:
+    return f"{found['mean']:.1f} ± {found['sd']:.1f}" if found else None
+
+
+def _milliseconds(found: dict[str, Any] | None, *keys: str) -> str | None:
+    return " / ".join(f"{found[key] * 1000:.2f}" for key in keys) if found else None
+
+
+def _mebibytes(report: dict[str, Any], key: str) -> str | None:
+    value = (report["memory"] or {}).get(key)
+    return None if value is None else f"{value / MIB:.1f}"
+
+
+def _accuracy(quality: dict[str, Any] | None) -> str | None:
+    if not quality:
+        return None
+    low, high = quality["ci95"]
+    return f"{quality['accuracy']:.1%} ({low:.1%} to {high:.1%}, n={quality['n']})"
+
+
+def _paired(quality: dict[str, Any] | None) -> str | None:
+    found = (quality or {}).get("paired")
+    return f"{found['difference']:+.1%} (p={found['mcnemar_p']:.2g})" if found else None
+
+
+def _notes(reports: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    first = reports[0]
+    machine, protocol = first["environment"], first["protocol"]
+    notes = [
+        "",
+        f"{machine['cpu']}, {machine['usable_cores']} usable cores, threads used: {protocol['threads']}; "
+        f"{protocol['repetitions']} repetitions of {protocol['prompts']} prompts after {protocol['warmup']} warm-up",
+    ]
+    shared = first["contention"]["reasons"]
+    notes += [f"not publishable: {reason}" for reason in shared]
+    for name, report in zip(names, reports, strict=True):
+        notes += [f"not publishable ({name}): {reason}" for reason in report["reasons"] if reason not in shared]
+        notes += [f"{name}: prefill {n} is beyond the context" for n in report["prefill_skipped"]]
+        if report["decode"]["at_once"]:
+            notes.append(f"{name}: {report['decode']['at_once']} answers ended without a token")
+    return notes

@@ -1,0 +1,312 @@
+"""The ledger: every paid query is reserved before it is sent, and settled or released after.
+
+A cap that is checked after the answer has come is no cap. So the worst case of a query (the bound on its prompt tokens
+and all the completion tokens it may use) is counted against every cap in one transaction, before anything is sent:
+
+    reserved  counted at its worst case, in flight
+    settled   counted at what the teacher says it billed (at the worst case where it does not say)
+    unknown   counted at its worst case: it may have been billed and the answer was lost (a timeout, a killed process)
+    released  counted as nothing: it was surely not billed
+
+Each attempt has its own row with the text that came back, so a paid answer is never bought twice. Threads and processes
+of one machine may share a ledger (see `ledger_file.py` for how it survives being killed).
+
+Not covered: a teacher that bills more than the bounds it was asked to keep. The ledger then counts what was billed,
+even past the cap, and reserves nothing more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridge_edge.errors import UserError
+from bridge_edge.ledger_file import (
+    RELEASED,
+    RESERVED,
+    SETTLED,
+    UNKNOWN,
+    LedgerFile,
+    abandoned,
+    interrupt,
+    owner,
+    spend,
+    storable,
+    sums,
+    update,
+)
+from bridge_edge.prices import MOST, MOST_TOKENS, Caps, Price, Totals, Usage, show_usd, to_usd
+
+__all__ = [
+    "AlreadyAnswered",
+    "Answer",
+    "BudgetExhausted",
+    "Caps",
+    "InFlight",
+    "Ledger",
+    "Price",
+    "Reservation",
+    "Totals",
+    "Usage",
+    "show_usd",
+    "to_usd",
+]
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Leave to send one query; hand it back to `Ledger.settle` or `Ledger.fail`."""
+
+    id: int
+    request_hash: str
+    item_id: str
+    attempt: int
+    prompt_tokens: int
+    completion_tokens: int
+    nano: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A stored reply; the tokens are those that were counted."""
+
+    request_hash: str
+    item_id: str
+    status: str
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    model: str
+
+
+class BudgetExhausted(UserError):
+    """A cap leaves no room for the worst case of the next query; `cap` is "queries", "tokens" or "usd"."""
+
+    def __init__(self, cap: str, limit: str, counted: str, needed: str) -> None:
+        super().__init__(
+            f"the cap budget.{cap}={limit} leaves no room: {counted} counted, the next query may need {needed}",
+            f"everything is saved; raise budget.{cap} and run the same command again to go on",
+        )
+        self.cap = cap
+
+
+class AlreadyAnswered(Exception):
+    """The request was answered before: take `answer` instead of sending it again."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"request {answer.request_hash[:12]} has an answer")
+        self.answer = answer
+
+
+class InFlight(Exception):
+    """Another thread or process that is still alive has sent this very request."""
+
+
+class Ledger:
+    """One ledger file with the caps and the price of this run; raise the caps later by opening it with larger ones."""
+
+    def __init__(self, path: Path | str, caps: Caps | None = None, price: Price | None = None) -> None:
+        self.path = Path(path)
+        self.caps = caps or Caps()
+        self.price = price or Price()
+        self._file = LedgerFile(self.path)
+
+    def reserve(self, request_hash: str, item_id: str, prompt_tokens: int, max_completion_tokens: int) -> Reservation:
+        """Count the worst case of one query against all caps, or raise BudgetExhausted naming the first in the way.
+
+        Raises AlreadyAnswered or InFlight where the same request must not be sent again.
+        """
+        if prompt_tokens < 0 or max_completion_tokens < 0:
+            raise ValueError("token bounds are not negative")
+        nano, tokens = self.price.nano(prompt_tokens, max_completion_tokens), prompt_tokens + max_completion_tokens
+        if tokens > MOST_TOKENS:
+            raise UserError(f"item {item_id!r}: a query of {tokens} tokens is too large to count", "shorten the prompt")
+        bounds = (prompt_tokens, max_completion_tokens, nano)
+        with self._file.write() as db:
+            attempt = _next_attempt(db, request_hash)
+            self._fits(db, tokens, nano)
+            row = (request_hash, attempt, storable(item_id), RESERVED, "sent", *bounds, 1, tokens, nano, time.time())
+            new = db.execute(
+                "INSERT INTO attempts (request_hash, attempt, item_id, state, status, reserved_prompt,"
+                " reserved_completion, reserved_nano, queries, tokens, nano, started, host, pid, process_started)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (*row, *owner(os.getpid())),
+            ).lastrowid
+        return Reservation(int(new or 0), request_hash, item_id, attempt, *bounds)
+
+    def settle(
+        self,
+        reservation: Reservation,
+        usage: Usage | None,
+        response_text: str,
+        status: str = "ok",
+        *,
+        finish_reason: str = "",
+        model: str = "",
+        error: str = "",
+        latency_s: float | None = None,
+    ) -> Answer:
+        """The teacher answered: keep its text and count what it billed (the worst case where `usage` is no use).
+
+        Only `status="ok"` makes it the answer of its request; any other status keeps a useless but paid reply.
+        """
+        r, text = reservation, storable(response_text)
+        if usage is None or not plausible(usage, r, text):
+            if usage is not None:
+                error = "; ".join(filter(None, (error, f"{usage!r:.120} is not plausible: worst case counted")))
+            usage = Usage(r.prompt_tokens, r.completion_tokens)
+        values: dict[str, Any] = {
+            **_counted(usage, self.price),
+            "finish_reason": storable(finish_reason),
+            "model": storable(model),
+            "response_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "response": text,
+        }
+        self._finish(r, SETTLED, status, error, latency_s, values)
+        tokens = (usage.prompt_tokens, usage.completion_tokens)
+        return Answer(r.request_hash, r.item_id, status, text, *tokens, finish_reason, model)
+
+    def fail(
+        self,
+        reservation: Reservation,
+        status: str,
+        error: str = "",
+        billed: bool | None = None,
+        latency_s: float | None = None,
+    ) -> None:
+        """No answer came. `billed=False`: surely not billed, released; otherwise it stays counted at its worst case."""
+        values = {"queries": 0, "tokens": 0, "nano": 0} if billed is False else {}
+        self._finish(reservation, RELEASED if billed is False else UNKNOWN, status, error, latency_s, values)
+
+    def resolve(self, attempt_id: int, usage: Usage | None) -> None:
+        """Close an unknown attempt by the provider's own bill: what it charged, or None for nothing."""
+        values: dict[str, Any] = {"queries": 0, "tokens": 0, "nano": 0}
+        if usage is not None:
+            values = _counted(usage, self.price)
+        with self._file.write() as db:
+            values["state"] = SETTLED if usage else RELEASED
+            if not update(db, attempt_id, values, (UNKNOWN,)):
+                raise UserError(f"attempt {attempt_id} is not an unresolved one", "Ledger.unresolved() lists them")
+
+    def answer_for(self, request_hash: str) -> Answer | None:
+        """The stored answer of a request, or None where it was never answered."""
+        with self._file.read() as db:
+            return _answer(db, request_hash, "AND status = 'ok' ORDER BY id")
+
+    def last_reply(self, request_hash: str) -> Answer | None:
+        """The latest paid reply of a request, useful or not (see its `status`)."""
+        with self._file.read() as db:
+            return _answer(db, request_hash, "AND response IS NOT NULL ORDER BY id DESC")
+
+    def totals(self) -> Totals:
+        """What counts against the caps now, from one consistent view of the file."""
+        with self._file.read() as db:
+            return Totals(*spend(db), *sums(db, f"WHERE state IN ('{RESERVED}', '{UNKNOWN}')"))
+
+    def attempts(self) -> Iterator[dict[str, Any]]:
+        """Every attempt in the order they were reserved, one dict of its columns each."""
+        after = 0
+        while True:  # in pages, so that a slow reader holds no transaction open
+            with self._file.read() as db:
+                page = db.execute("SELECT * FROM attempts WHERE id > ? ORDER BY id LIMIT 500", (after,)).fetchall()
+            if not page:
+                return
+            yield from (dict(row) for row in page)
+            after = page[-1]["id"]
+
+    def unresolved(self) -> list[dict[str, Any]]:
+        """Attempts that may or may not have been billed; reservations of dead processes are found first."""
+        with self._file.write() as db:
+            for row in db.execute("SELECT * FROM attempts WHERE state = ?", (RESERVED,)).fetchall():
+                if abandoned(row):
+                    interrupt(db, row["id"])
+            rows = db.execute("SELECT * FROM attempts WHERE state = ? ORDER BY id", (UNKNOWN,)).fetchall()
+        return [dict(row) for row in rows]
+
+    def verify(self) -> None:
+        """Check the file and its sums; raise UserError where they do not hold."""
+        with self._file.read() as db:
+            state = db.execute("PRAGMA integrity_check").fetchone()[0]
+            if state != "ok" or sums(db) != spend(db):
+                raise UserError(f"the ledger {str(self.path)!r} is damaged: {state}", "restore it from a copy")
+
+    def close(self) -> None:
+        """Close this process's connection; the ledger opens it again when it is used again."""
+        self._file.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _fits(self, db: sqlite3.Connection, tokens: int, nano: int) -> None:
+        queries_now, tokens_now, nano_now = spend(db)
+        if self.caps.queries is not None and queries_now + 1 > self.caps.queries:
+            raise BudgetExhausted("queries", str(self.caps.queries), str(queries_now), "1")
+        if self.caps.tokens is not None and tokens_now + tokens > self.caps.tokens:
+            raise BudgetExhausted("tokens", str(self.caps.tokens), str(tokens_now), str(tokens))
+        if (cap := self.caps.nano) is not None and nano_now + nano > cap:
+            raise BudgetExhausted("usd", str(self.caps.usd), show_usd(nano_now), show_usd(nano))
+        if max(nano_now + nano, tokens_now + tokens) > MOST:
+            raise BudgetExhausted("usd", show_usd(MOST), show_usd(nano_now), show_usd(nano))
+
+    def _finish(
+        self, r: Reservation, state: str, status: str, error: str, latency_s: float | None, values: dict[str, Any]
+    ) -> None:
+        values = {**values, "state": state, "status": status, "error": storable(error)[:2000], "finished": time.time()}
+        values["latency_s"] = latency_s
+        with self._file.write() as db:
+            # A settled attempt is final; a lost one may still be settled by the process that was taken for dead.
+            if not update(db, r.id, values, (RESERVED, UNKNOWN)):
+                raise ValueError(f"attempt {r.id} of item {r.item_id!r} is already closed")
+
+
+def plausible(usage: Usage, reservation: Reservation, text: str) -> bool:
+    """Whether reported usage can be believed.
+
+    A little over the bounds is (servers add template tokens); nothing at all, negative or boundless counts are not.
+    """
+    bounds = (reservation.prompt_tokens, reservation.completion_tokens)
+    for count, bound in zip((usage.prompt_tokens, usage.completion_tokens), bounds, strict=True):
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 10 * bound + 1000:
+            return False
+    return (usage.prompt_tokens > 0 or bounds[0] == 0) and (usage.completion_tokens > 0 or not text)
+
+
+def _counted(usage: Usage, price: Price) -> dict[str, int]:
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    nano = price.nano(prompt, completion)
+    used = {"used_prompt": prompt, "used_completion": completion, "used_nano": nano}
+    return {**used, "queries": 1, "tokens": prompt + completion, "nano": nano}
+
+
+def _next_attempt(db: sqlite3.Connection, request_hash: str) -> int:
+    """The number of the next attempt of a request that may be sent; raises where it may not."""
+    if (answer := _answer(db, request_hash, "AND status = 'ok' ORDER BY id")) is not None:
+        raise AlreadyAnswered(answer)
+    rows = db.execute("SELECT * FROM attempts WHERE request_hash = ?", (request_hash,)).fetchall()
+    for row in rows:
+        if row["state"] == RESERVED:
+            if not abandoned(row):
+                raise InFlight(f"item {row['item_id']!r} is in flight in process {row['pid']} on {row['host']}")
+            interrupt(db, row["id"])
+    return len(rows) + 1
+
+
+def _answer(db: sqlite3.Connection, request_hash: str, which: str) -> Answer | None:
+    row = db.execute(
+        f"SELECT * FROM attempts WHERE request_hash = ? AND state = '{SETTLED}' {which} LIMIT 1", (request_hash,)
+    ).fetchone()
+    if row is None:
+        return None
+    used = (row["used_prompt"], row["used_completion"])
+    known = (row["status"], row["response"], *used, row["finish_reason"], row["model"])
+    return Answer(row["request_hash"], row["item_id"], *known)

@@ -1,0 +1,335 @@
+"""The command line: click verbs that translate words into calls and print what comes back.
+
+Every verb takes `--json` (one JSON object, the last line of stdout); people's text and progress go to stderr, except the
+tables that a verb exists to print. Exit codes: 0 done, 1 a check failed (parity, doctor), 2 bad input, 130 Ctrl-C.
+Heavy modules are imported inside the verbs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bridge_edge import __version__
+from bridge_edge.errors import UserError, unknown
+
+DEFAULT_RUNS = "runs"
+
+
+def quiet_environment() -> None:
+    """Set what must stand before torch is imported: a wait policy that does not starve a busy machine, no telemetry."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def emit(as_json: bool, value: dict[str, Any], text: str) -> None:
+    """Print a result: one JSON line for scripts, or the text for people."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on the last line of stdout.")(
+        function
+    )
+
+
+def runs_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--runs-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=DEFAULT_RUNS,
+        show_default=True,
+        help="Where runs lie.",
+    )(function)
+
+
+def threads_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--threads", type=click.IntRange(1, 256), default=None, help="CPU threads (default: all cores)."
+    )(function)
+
+
+class Group(click.Group):
+    """A group whose unknown verbs are answered with the nearest known one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise unknown("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="bridge-edge")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def cli(debug: bool) -> None:
+    """Distil an expensive teacher into a model small enough to run offline."""
+
+
+@cli.command()
+@click.argument("words", nargs=-1, metavar="recipe=NAME [scale=NAME] [key=value ...]")
+@runs_option
+@click.option("--device", default="cpu", show_default=True, help="Torch device, e.g. cpu or cuda.")
+@click.option("--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Teacher calls at once.")
+@threads_option
+@json_option
+def distill(
+    words: tuple[str, ...], runs_dir: Path, device: str, concurrency: int, threads: int | None, as_json: bool
+) -> None:
+    """Run both phases of a recipe; running the same command again resumes or does nothing.
+
+    \b
+    bridge-edge distill recipe=legal
+    bridge-edge distill recipe=legal budget.queries=200 student.lr=1e-3
+    bridge-edge distill recipe=my-task.yaml teacher=openai teacher.model=NAME
+    """
+    use_threads(threads)
+    from bridge_edge.distill import distill as run_distill
+    from bridge_edge.distill import summary_text
+
+    summary = run_distill(words, runs_dir, device, concurrency)
+    emit(as_json, summary, summary_text(summary))
+
+
+def use_threads(threads: int | None) -> None:
+    """Bound torch's threads before any work; the count never enters a stage's key."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def chosen_model(model: str | None, runs_dir: Path) -> Path:
+    """The named model, or the student of the latest finished run (which is said on stderr)."""
+    from bridge_edge.distill import STUDENT
+    from bridge_edge.run import Run, latest
+
+    if model is None:
+        run = latest(runs_dir)
+        click.echo(f"using the student of {run.path}", err=True)
+        return run.path / STUDENT
+    path = Path(model)
+    if (path / "manifest.json").is_file():
+        run = Run(path)
+        if not (path / STUDENT).is_dir():
+            raise UserError(f"the run {path} has no student yet", "finish it by running its distill command again")
+        return run.path / STUDENT
+    return path
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--format", "formats", type=click.Choice(["gguf", "onnx", "all"]), default="gguf", show_default=True)
+@click.option("--quant", default=None, help="Type, e.g. Q8_0 or Q4_K_M (gguf), int4 or fp32 (onnx); default by size.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder (default: export/ in the run).")
+@runs_option
+@threads_option
+@json_option
+def export(
+    model: str | None,
+    formats: str,
+    quant: str | None,
+    out: Path | None,
+    runs_dir: Path,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Quantise and convert a student (default: the latest finished run's) and prove that it says the same."""
+    from bridge_edge.deliver import export_text, export_to
+
+    source = chosen_model(model, runs_dir)
+    results = export_to(source, ["gguf", "onnx"] if formats == "all" else [formats], quant, out, threads)
+    emit(as_json, {"exports": results}, export_text(results))
+
+
+@cli.command()
+@click.argument("models", nargs=-1)
+@click.option(
+    "--data",
+    "files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Score on these files instead of the run's test items.",
+)
+@click.option("--columns", default="", help="Column map, e.g. text=question,answer=label.")
+@click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="Items for accuracy.")
+@click.option("--repetitions", type=click.IntRange(1, 100), default=5, show_default=True)
+@runs_option
+@threads_option
+@json_option
+def bench(
+    models: tuple[str, ...],
+    files: tuple[Path, ...],
+    columns: str,
+    limit: int,
+    repetitions: int,
+    runs_dir: Path,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Measure accuracy, latency, memory and size (default: the latest run's student and all its exports)."""
+    from bridge_edge.deliver import bench_models
+
+    reports, text = bench_models(models, files, columns, limit, repetitions, runs_dir, threads)
+    emit(as_json, {"reports": reports} if len(reports) != 1 else reports[0], text)
+
+
+@cli.command("eval")
+@click.argument("model", required=False)
+@click.option(
+    "--data", "files", type=click.Path(path_type=Path), multiple=True, help="JSONL, CSV or TSV; may be given again."
+)
+@click.option("--columns", default="", help="Column map, e.g. text=question,answer=label.")
+@click.option("--prompt", default=None, help="Prompt template, where the model has no task card.")
+@click.option("--answers", default=None, help="Comma-separated choices, where the model has no task card.")
+@click.option("--limit", type=click.IntRange(1), default=None, help="Only the first items of each file.")
+@runs_option
+@threads_option
+@json_option
+def evaluate(
+    model: str | None,
+    files: tuple[Path, ...],
+    columns: str,
+    prompt: str | None,
+    answers: str | None,
+    limit: int | None,
+    runs_dir: Path,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Score a student (run folder, HF folder, .gguf, ONNX folder) on files."""
+    from bridge_edge.deliver import evaluate_files
+    from bridge_edge.evaluate import table, to_json
+
+    if not files:
+        raise UserError("no data named", "add --data FILE (JSONL, CSV or TSV); may be given several times")
+    if model and Path(model).suffix in (".tsv", ".csv", ".jsonl"):
+        raise UserError(f"{model!r} is data, not a model", "write bridge-edge eval MODEL --data FILE")
+    scores = evaluate_files(chosen_model(model, runs_dir), files, columns, prompt, answers, limit, threads)
+    emit(as_json, to_json(scores), table(scores))
+
+
+@cli.command()
+@click.argument("words", nargs=-1, metavar="[MODEL] [QUESTION]")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=None)
+@runs_option
+@threads_option
+@json_option
+def run(words: tuple[str, ...], max_new_tokens: int | None, runs_dir: Path, threads: int | None, as_json: bool) -> None:
+    """Answer a question with the newest student; without a question, a prompt loop."""
+    from bridge_edge.ask import answer_loop, answer_once, split_words
+    from bridge_edge.runtimes.load import load_runtime
+
+    model, question = split_words(words)
+    runtime = load_runtime(chosen_model(model, runs_dir), threads)
+    try:
+        if question is None:
+            answer_loop(runtime, max_new_tokens)
+        else:
+            result = answer_once(runtime, question, max_new_tokens, show=not as_json)
+            if as_json:
+                emit(True, result, "")
+    finally:
+        runtime.close()
+
+
+@cli.group(invoke_without_command=True, cls=Group)
+@json_option
+@click.pass_context
+def recipes(ctx: click.Context, as_json: bool) -> None:
+    """List the shipped recipes; `recipes show NAME` prints one in full."""
+    from bridge_edge.listing import recipe_rows, recipe_table
+
+    if ctx.invoked_subcommand is None:
+        rows = recipe_rows()
+        emit(as_json, {"recipes": rows}, recipe_table(rows))
+
+
+@recipes.command("show")
+@click.argument("name")
+@click.argument("words", nargs=-1, metavar="[key=value ...]")
+@json_option
+def show_recipe(name: str, words: tuple[str, ...], as_json: bool) -> None:
+    """Print a resolved recipe as YAML."""
+    from bridge_edge.recipe_io import dump, load_recipe
+
+    recipe = load_recipe([f"recipe={name}", *words])
+    emit(as_json, recipe.model_dump(mode="json"), dump(recipe).rstrip())
+
+
+@cli.command()
+@click.argument("name")
+@json_option
+def init(name: str, as_json: bool) -> None:
+    """Write a commented recipe for a task of your own, with a small data file and recorded answers."""
+    from bridge_edge.listing import write_template
+
+    files = write_template(name)
+    first = next(f for f in files if f.suffix == ".yaml")
+    emit(
+        as_json,
+        {"files": [str(f) for f in files]},
+        "\n".join([*(f"wrote {f}" for f in files), f"next: bridge-edge distill recipe={first}"]),
+    )
+
+
+@cli.command()
+@click.option("--no-hub", is_flag=True, help="Do not try to reach the model hub.")
+@json_option
+def doctor(no_hub: bool, as_json: bool) -> None:
+    """Look at this machine and name the fix for each trouble."""
+    from bridge_edge import doctor as checks
+
+    found = checks.diagnose(probe_hub=not no_hub)
+    emit(as_json, checks.to_json(found), checks.table(found))
+    if any(c.status == "fail" for c in found):
+        sys.exit(1)
+
+
+def main() -> None:
+    """Entry point: run the command line and turn errors into one line and an exit code."""
+    quiet_environment()
+    debug = "--debug" in sys.argv[1:]
+    args = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        code = cli.main(args=args, prog_name="bridge-edge", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"bridge-edge: {error}", err=True)
+        sys.exit(getattr(error, "exit_code", 2))
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nbridge-edge: stopped; what was finished is kept, run the same command to go on", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        click.echo(f"bridge-edge: {error.format_message()}", err=True)
+        sys.exit(2)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        full = isinstance(error, OSError) and error.errno == 28
+        hint = (
+            "the disk is full: free some space and run the same command again"
+            if full
+            else "run it again with --debug for the details"
+        )
+        click.echo(f"bridge-edge: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}; {hint}", err=True)
+        sys.exit(2 if full else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Samples, task cards, reading files, splits and their gates."""

@@ -1,0 +1,172 @@
+"""The pool and the held-out splits, and the gate that keeps them apart.
+
+No dev or test item, exact or near-duplicate, may reach the teacher, the pool or training: pool items that come too
+close to a held-out one are dropped, and what was dropped is counted in the manifest. The splits are locked there by
+their hashes.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from bridge_edge.data.card import Card
+from bridge_edge.data.files import read_rows, to_samples
+from bridge_edge.data.samples import Sample, Task
+from bridge_edge.errors import UserError
+from bridge_edge.recipe import DataSpec, Recipe
+
+SHINGLE = 3
+POOL_SEED, DEV_SEED, TEST_SEED = 1, 2, 3
+
+
+def load_task(module: str) -> Task:
+    """The TASK of a shipped domain; raises UserError for an unknown name."""
+    if not re.fullmatch(r"[a-z_]+", module):
+        raise UserError(f"task.module={module!r} is no name of a shipped domain", "`bridge-edge recipes` lists them")
+    try:
+        return import_module(f"bridge_edge.recipes.{module}.task").TASK
+    except ModuleNotFoundError as error:
+        raise UserError(f"task.module={module!r} is no shipped domain", "`bridge-edge recipes` lists them") from error
+
+
+def make_card(recipe: Recipe) -> Card:
+    """The card that every model of this run carries."""
+    return Card(
+        recipe.name,
+        recipe.task.prompt,
+        recipe.task.answers,
+        recipe.task.max_new_tokens,
+        extra={"format": recipe.tutor.format},
+    )
+
+
+def shingles(text: str) -> frozenset[str]:
+    """Runs of three words, without case and punctuation; a shorter text is one shingle."""
+    words = re.findall(r"[\w$%.]+", text.casefold())
+    if len(words) <= SHINGLE:
+        return frozenset([" ".join(words)])
+    return frozenset(" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1))
+
+
+def near_duplicates(pool: Sequence[Sample], held_out: Sequence[Sample], threshold: float) -> set[int]:
+    """Indices of pool items whose Jaccard similarity of shingles with a held-out item is at least `threshold`.
+
+    Exact by construction: a pair at or above the threshold shares a shingle of the held-out item's rarest ones
+    (prefix filtering, Bayardo et al., WWW 2007), so only such pairs are compared.
+    """
+    pool_sets = [shingles(s.prompt) for s in pool]
+    frequency: dict[str, int] = defaultdict(int)
+    for found in pool_sets:
+        for item in found:
+            frequency[item] += 1
+
+    def rare_first(found: frozenset[str]) -> list[str]:
+        ranked = sorted(found, key=lambda x: (frequency[x], x))
+        return ranked[: len(ranked) - int(threshold * len(ranked) + 0.999999) + 1]
+
+    index: dict[str, list[int]] = defaultdict(list)
+    for i, found in enumerate(pool_sets):
+        for item in rare_first(found):
+            index[item].append(i)
+    close: set[int] = set()
+    for sample in held_out:
+        mine = shingles(sample.prompt)
+        for i in {i for item in rare_first(mine) for i in index.get(item, ())} - close:
+            common = len(mine & pool_sets[i])
+            if common >= threshold * (len(mine) + len(pool_sets[i]) - common):
+                close.add(i)
+    return close
+
+
+def distinct(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples without repeated prompts, first one kept."""
+    return list({s.id: s for s in reversed(samples)}.values())[::-1]
+
+
+def build_splits(recipe: Recipe) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
+    """Pool, dev and test samples of a recipe, and what was counted on the way.
+
+    Raises UserError for an empty pool, for labels that a recipe needs and the data lacks, and for a budget that the
+    pool cannot fill.
+    """
+    if recipe.data.path or recipe.data.hub:
+        splits, counts = _from_data(recipe)
+    else:
+        splits, counts = _generated(recipe)
+    held_out = splits["dev"] + splits["test"]
+    pool = distinct(splits["pool"])
+    counts["repeated"] = len(splits["pool"]) - len(pool)
+    leaked = near_duplicates(pool, held_out, recipe.data.near_duplicate)
+    counts["near_duplicates_dropped"] = len(leaked)
+    splits["pool"] = [s for i, s in enumerate(pool) if i not in leaked]
+    if not splits["pool"]:
+        raise UserError(
+            "the pool is empty", f"of {len(pool)} items {len(leaked)} stand too close to held-out ones; give more data"
+        )
+    if recipe.data.labels == "gold" and any(s.answer is None for s in splits["pool"]):
+        raise UserError(
+            "pool items without an answer", "map the column with data.columns.answer=NAME, or set data.labels=none"
+        )
+    if recipe.budget.queries and recipe.budget.queries > len(splits["pool"]):
+        raise UserError(
+            f"budget.queries={recipe.budget.queries} is above the pool of {len(splits['pool'])} items",
+            "lower it, or give more data",
+        )
+    counts.update({name: len(items) for name, items in splits.items()})
+    return splits, counts
+
+
+def _generated(recipe: Recipe) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
+    task = load_task(recipe.task.module or "")
+    seed = recipe.seed * 10
+    sizes = (
+        ("pool", recipe.data.pool or 10_000, POOL_SEED),
+        ("dev", recipe.data.dev, DEV_SEED),
+        ("test", recipe.data.test, TEST_SEED),
+    )
+    return {name: task.generate(size, seed + offset) for name, size, offset in sizes}, {
+        "source": f"generator {task.name}"
+    }
+
+
+def read_hub(data: DataSpec) -> list[dict[str, Any]]:
+    """Rows of a hub dataset (never running code that comes with it)."""
+    from datasets import load_dataset
+
+    try:
+        return [dict(row) for row in load_dataset(data.hub, data.hub_config, split=data.split)]
+    except Exception as error:  # the library raises many kinds, of which none is for users
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"cannot load the dataset {data.hub!r}: {first}", "check its name, or download it and set data.path"
+        ) from error
+
+
+def _from_data(recipe: Recipe) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
+    card, data = make_card(recipe), recipe.data
+    rows = read_rows(Path(data.path)) if data.path else read_hub(data)
+    samples = distinct(to_samples(rows, card, data.columns, recipe.name, require_answer=data.labels == "gold"))
+    random.Random(recipe.seed).shuffle(samples)
+    counts: dict[str, Any] = {"source": Path(data.path).name if data.path else str(data.hub), "rows": len(rows)}
+    if data.test_path:
+        test = to_samples(read_rows(Path(data.test_path)), card, data.columns, Path(data.test_path).stem)
+        held = data.dev
+    else:
+        test, held = [], data.dev + data.test
+    if len(samples) <= held:
+        raise UserError(
+            f"{counts['source']} has {len(samples)} distinct items, of which {held} would be held out, so the pool is empty",
+            f"lower data.dev={data.dev} and data.test={data.test}, or give more data",
+        )
+    dev, rest = samples[: data.dev], samples[data.dev :]
+    if not test:
+        test, rest = rest[: data.test], rest[data.test :]
+    if any(s.answer is None for s in dev + test):
+        raise UserError("held-out items need answers", "label data.dev + data.test items, or give data.test_path")
+    return {"pool": rest[: data.pool] if data.pool else rest, "dev": dev, "test": test}, counts

@@ -1,0 +1,192 @@
+"""What the verbs export, bench and eval do with a student: find its data, call the packages, put results in place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bridge_edge.data.card import Card
+from bridge_edge.data.files import parse_columns, read_rows, to_samples
+from bridge_edge.data.samples import Sample, read_jsonl
+from bridge_edge.errors import UserError
+from bridge_edge.evaluate import Scores
+from bridge_edge.progress import say, track
+from bridge_edge.run import latest
+from bridge_edge.runtimes.load import load_runtime
+
+PARITY_PROMPTS = 24
+
+
+def run_of(model: Path) -> Path | None:
+    """The run folder that a model lies in, if any."""
+    for folder in (model, *model.resolve().parents):
+        if (folder / "manifest.json").is_file() and (folder / "recipe.yaml").is_file():
+            return folder
+    return None
+
+
+def held_out(model: Path, name: str) -> list[Sample]:
+    """Dev or test samples of the model's run; an empty list outside a run."""
+    folder = run_of(model)
+    path = folder / "data" / f"{name}.jsonl" if folder else None
+    return list(read_jsonl(path)) if path and path.is_file() else []
+
+
+def export_to(
+    source: Path, formats: Sequence[str], quant: str | None, out: Path | None, threads: int | None
+) -> list[dict[str, Any]]:
+    """Export `source` in each format; returns what the packages say of each, with its path."""
+    from bridge_edge.export.api import export_student, resolve_quant
+    from bridge_edge.train.models import parameters
+
+    if not source.exists():
+        raise UserError(
+            f"no model at {str(source)!r}", "name a run, a checkpoint folder, or leave it out for the latest run"
+        )
+    prompts = [s.prompt for s in held_out(source, "dev")[:PARITY_PROMPTS]]
+    base = out or ((run_of(source) or source.parent) / "export")
+    results = []
+    for fmt in formats:
+        kind = resolve_quant(fmt, quant, parameters(source))
+        folder = base / f"{fmt}-{kind.lower()}"
+        done = folder / "parity.json"
+        if done.is_file() and _made_from(folder, source):
+            say(f"{folder} is up to date")
+            results.append(json.loads((folder / "export.json").read_text()))
+            continue
+        if folder.exists():
+            raise UserError(f"{folder} exists already", "remove it, or choose another folder with --out")
+        say(f"exporting {source} to {folder}")
+        exported = export_student(source, folder, fmt, quant, prompts, threads)
+        record = {
+            **exported.to_json(),
+            "path": str(exported.path),
+            "source": str(source),
+            "source_digest": _digest(source),
+        }
+        (folder / "export.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+        results.append(record)
+    return results
+
+
+def _digest(source: Path) -> str:
+    from bridge_edge.run import digest_tree
+
+    return digest_tree(source)
+
+
+def _made_from(folder: Path, source: Path) -> bool:
+    record = folder / "export.json"
+    return record.is_file() and json.loads(record.read_text()).get("source_digest") == _digest(source)
+
+
+def export_text(results: Sequence[dict[str, Any]]) -> str:
+    lines = []
+    for r in results:
+        parity = r["parity"]
+        shown = ", ".join(f"{k} {v:.3g}" for k, v in parity.items() if isinstance(v, float))
+        lines.append(
+            f"{r['path']}\n  {r['fmt']} {r['quant']}: {r['bytes'] / 2**20:.2f} MiB, {r['bits_per_weight']:.2f} bits per weight; parity: {shown}"
+        )
+        if r["fallbacks"]:
+            lines.append(f"  {len(r['fallbacks'])} tensors in another type, e.g. {r['fallbacks'][0]}")
+    return "\n".join([*lines, "Next: bridge-edge bench"])
+
+
+def named_card(card: Card | None, prompt: str | None, answers: str | None) -> Card:
+    """The model's card, with a prompt and answers from the command line in the place of what it lacks."""
+    base = card or Card("task")
+    return Card(
+        base.recipe,
+        prompt or base.prompt,
+        tuple(a.strip() for a in answers.split(",")) if answers else base.answers,
+        base.max_new_tokens,
+        base.examples,
+        base.extra,
+    )
+
+
+def file_samples(files: Sequence[Path], columns: str, card: Card, limit: int | None) -> list[Sample]:
+    """Samples of several files, each file a task of its own."""
+    chosen = parse_columns(columns)
+    samples: list[Sample] = []
+    for file in files:
+        samples += to_samples(read_rows(file), card, chosen, file.stem)[:limit]
+    return samples
+
+
+def evaluate_files(
+    model: Path,
+    files: Sequence[Path],
+    columns: str,
+    prompt: str | None,
+    answers: str | None,
+    limit: int | None,
+    threads: int | None,
+) -> Scores:
+    """Score a model on files, with progress."""
+    from bridge_edge.evaluate import evaluate
+
+    runtime = load_runtime(model, threads)
+    try:
+        card = named_card(runtime.card, prompt, answers)
+        samples = file_samples(files, columns, card, limit)
+        with track(f"{model.name} ({runtime.name})", len(samples)) as advance:
+            shown = 0
+
+            def tell(done: int, total: int) -> None:
+                nonlocal shown
+                advance(done - shown, f"{done} of {total}")
+                shown = done
+
+            return evaluate(runtime, samples, card, progress=tell)
+    finally:
+        runtime.close()
+
+
+def artifacts(runs_dir: Path) -> list[Path]:
+    """The student of the latest finished run and everything exported from it."""
+    run = latest(runs_dir)
+    found = [run.path / "tutor"]
+    for record in sorted((run.path / "export").glob("*/export.json")):
+        found.append(Path(json.loads(record.read_text())["path"]))
+    say(
+        f"using the student of {run.path}"
+        + ("" if len(found) > 1 else "; `bridge-edge export` makes artifacts to compare")
+    )
+    return [p for p in found if p.exists()]
+
+
+def bench_models(
+    models: Sequence[str],
+    files: Sequence[Path],
+    columns: str,
+    limit: int,
+    repetitions: int,
+    runs_dir: Path,
+    threads: int | None,
+) -> tuple[list[dict[str, Any]], str]:
+    """Bench the named models (or the latest run's student and exports) side by side."""
+    from bridge_edge.benchmarks import report
+    from bridge_edge.benchmarks.bench import BenchOptions, bench_many
+
+    paths = [Path(m) / "tutor" if (Path(m) / "manifest.json").is_file() else Path(m) for m in models] or artifacts(
+        runs_dir
+    )
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"no model at {str(path)!r}", "name a run, a checkpoint folder, a .gguf or an ONNX folder")
+    if files:
+        runtime = load_runtime(paths[0], threads)
+        card = named_card(runtime.card, None, None)
+        runtime.close()
+        samples = file_samples(files, columns, card, None)[:limit]
+    else:
+        samples = held_out(paths[0], "test")[:limit]
+    if not samples:
+        raise UserError("there are no items to measure on", "add --data FILE, or bench a model inside its run")
+    say(f"measuring {', '.join(str(p) for p in paths)} on {len(samples)} items")
+    reports = bench_many(paths, samples, BenchOptions(threads=threads, repetitions=repetitions))
+    return reports, report.table(reports)

@@ -1,0 +1,97 @@
+"""`bridge-edge distill`: run the stages of a recipe and say at the end what came of it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bridge_edge.phases import Context
+from bridge_edge.progress import say
+from bridge_edge.recipe import Recipe
+from bridge_edge.recipe_io import load_recipe
+from bridge_edge.run import Run
+from bridge_edge.stages import run_stages
+
+STUDENT = "tutor"
+
+
+def distill(
+    words: Sequence[str], runs_dir: Path, device: str = "cpu", concurrency: int = 4, until: str | None = None
+) -> dict[str, Any]:
+    """Distil as the command-line words say; returns the summary that `--json` prints."""
+    recipe = load_recipe(words)
+    run = Run.create(runs_dir, recipe)
+    with run.lock():
+        start = time.time()
+        say(f"bridge-edge distill: recipe {recipe.name}, scale {recipe.scale}, run {run.path}")
+        worked = run_stages(run, recipe, Context(recipe, run.path, device, concurrency), until)
+        if worked and not until:
+            run.manifest["status"] = "finished"
+            run.manifest["finished"] = time.time()
+            run.manifest["seconds"] = round(run.manifest.get("seconds", 0) + time.time() - start, 1)
+            run.save()
+        elif not run.finished and not until:
+            run.manifest.update(status="finished", finished=time.time())
+            run.save()
+    summary = summarise(run, recipe)
+    summary["worked"] = worked
+    if not worked:
+        say("Nothing to do: this run is finished, and no value that it depends on has changed.")
+    return summary
+
+
+def summarise(run: Run, recipe: Recipe) -> dict[str, Any]:
+    """What a user wants to know of a run, from its manifest alone."""
+    stages = run.manifest["stages"]
+    teach = stages.get("teach", {}).get("metrics", {})
+    apprentice = stages.get("apprentice", {}).get("metrics", {})
+    return {
+        "run": str(run.path),
+        "recipe": recipe.name,
+        "scale": recipe.scale,
+        "student": str(run.path / STUDENT),
+        "teacher": {
+            "queries": teach.get("queries"),
+            "usd": teach.get("usd"),
+            "usd_cap": recipe.budget.usd,
+            "tokens": teach.get("tokens"),
+            "pool": stages.get("data", {}).get("metrics", {}).get("pool"),
+        },
+        "gate": {"accuracy": apprentice.get("dev", {}).get("accuracy"), "passed": apprentice.get("gate_passed")},
+        "test": stages.get("evaluate", {}).get("metrics", {}),
+        "seconds": {name: record.get("seconds") for name, record in stages.items()},
+        "peak_memory_mb": round(
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+        ),
+    }
+
+
+def summary_text(summary: dict[str, Any]) -> str:
+    """The closing lines of a run, for people."""
+    teacher, test = summary["teacher"], summary["test"]
+    cap = f" of ${summary['teacher']['usd_cap']:.2f}" if teacher["usd_cap"] is not None else ""
+    lines = ["", f"Run        {summary['run']}"]
+    if teacher["queries"] is not None:
+        share = teacher["queries"] / teacher["pool"]
+        lines.append(
+            f"Teacher    {teacher['queries']} queries ({share:.1%} of {teacher['pool']}), ${teacher['usd']:.4f}{cap}, {teacher['tokens']:,} tokens"
+        )
+    for key, label in (("ta", "TA"), ("student", "Student"), ("baseline", "Baseline")):
+        if key in test:
+            low, high = test[key]["ci95"]
+            note = {
+                "student": f"  (always the majority answer: {test[key]['majority']:.1%})",
+                "baseline": "  (direct distillation, same budget)",
+            }
+            lines.append(
+                f"{label:10} {test[key]['accuracy']:.1%} on {test[key]['n']} test items, 95 % interval {low:.1%} to {high:.1%}{note.get(key, '')}"
+            )
+    lines.append(
+        f"Time       {sum(s or 0 for s in summary['seconds'].values()):.0f} s of work, peak memory {summary['peak_memory_mb']} MB"
+    )
+    lines.append("Next       bridge-edge export --format gguf")
+    return "\n".join(lines)

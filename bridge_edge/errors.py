@@ -1,0 +1,23 @@
+"""Errors a user can act on. The command line prints them as one line and exits with code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What was wrong (`message`, naming the value) and how to mend it (`hint`: the choices or a command)."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}; {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+def unknown(kind: str, value: str, choices: Iterable[str]) -> UserError:
+    """A UserError for a name that is not among `choices`, with the nearest one suggested."""
+    names = sorted(choices)
+    near = difflib.get_close_matches(value, names, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {kind} {value!r}", f"{guess}choices: {', '.join(names)}")

@@ -1,0 +1,289 @@
+"""The stages of the two phases of BRIDGE (arXiv 2512.20403), each a function from files to files.
+
+Apprenticeship: data, warmup, score, select, teach, apprentice. Tutoring: annotate, align, tutor. Then baseline and
+evaluate. `stages.py` decides which of them run; nothing here knows of manifests, keys or resuming, except that a stage
+finds its own half-done files in `out` and goes on from them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridge_edge.data.card import parse
+from bridge_edge.data.encode import encode_pairs, encode_samples, prompt_ids
+from bridge_edge.data.pool import build_splits, load_task, make_card
+from bridge_edge.data.samples import ASSISTANT, Sample, read_jsonl, write_jsonl
+from bridge_edge.embedded.skills import documents
+from bridge_edge.errors import UserError
+from bridge_edge.evaluate import Scores, records_json, score, to_json
+from bridge_edge.generate.engine import generate
+from bridge_edge.progress import say, track
+from bridge_edge.recipe import ModelSpec, Recipe
+from bridge_edge.select.score import score_pool
+from bridge_edge.select.strategies import choose
+from bridge_edge.train.batches import ANSWER, RATIONALE, Encoded
+from bridge_edge.train.loop import Plan, train
+from bridge_edge.train.models import load_model, load_tokenizer, prepare, same_tokenizer, save_model
+
+Metrics = dict[str, Any]
+ALIGN_SEED = 77
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage is handed: the recipe, where finished stages lie, and the run's own folder for the ledger."""
+
+    recipe: Recipe
+    path: Path
+    device: str = "cpu"
+    concurrency: int = 4
+    borrow: Callable[[], list[Path]] = list
+
+    def folder(self, stage: str) -> Path:
+        return self.path / stage
+
+    def samples(self, stage: str, name: str) -> list[Sample]:
+        return list(read_jsonl(self.folder(stage) / f"{name}.jsonl"))
+
+
+def plan_of(recipe: Recipe, spec: ModelSpec, **changes: Any) -> Plan:
+    """The training plan of a model, with what the stage changes (lr, epochs, weights)."""
+    weights = ((RATIONALE, recipe.tutor.lambda_rationale), (ANSWER, recipe.tutor.lambda_answer))
+    plan = Plan(
+        spec.lr,
+        spec.epochs,
+        spec.batch_tokens,
+        spec.micro_tokens,
+        spec.optimizer,
+        spec.weight_decay,
+        spec.precision,
+        recipe.seed,
+        weights,
+    )
+    return replace(plan, **changes)
+
+
+def fit(
+    ctx: Context, out: Path, source: str, spec: ModelSpec, examples: list[Encoded], label: str, **changes: Any
+) -> Metrics:
+    """Train the model at `source` on `examples` and save it, with tokenizer and card, to `out`."""
+    tokenizer = load_tokenizer(source)
+    model = prepare(source, spec, ctx.device)
+    with track(label, 1.0) as advance:
+        done = train(
+            model,
+            examples,
+            plan_of(ctx.recipe, spec, **changes),
+            tokenizer.pad_token_id,
+            advance,
+            out / "checkpoint.pt",
+        )
+    save_model(model, tokenizer, out, make_card(ctx.recipe))
+    return {**done.record(), "examples": len(examples)}
+
+
+def data(ctx: Context, out: Path) -> Metrics:
+    """Make or read the splits, gate them, check that both models read text alike."""
+    recipe = ctx.recipe
+    problem = same_tokenizer(load_tokenizer(recipe.ta.model), load_tokenizer(recipe.student.model))
+    if problem:
+        say(f"  note: TA and student have different tokenizers ({problem}); texts are shared, logits could not be")
+    splits, counts = build_splits(recipe)
+    for name, items in splits.items():
+        write_jsonl(out / f"{name}.jsonl", items)
+    return counts
+
+
+def warmup(ctx: Context, out: Path) -> Metrics:
+    """Label-only warm-up of the TA on a share of the pool; no teacher call."""
+    recipe = ctx.recipe
+    pool = ctx.samples("data", "pool")
+    chosen = random.Random(recipe.seed).sample(pool, max(1, round(recipe.warmup.fraction * len(pool))))
+    if recipe.data.labels == "none":
+        tokenizer, model = load_tokenizer(recipe.ta.model), load_model(recipe.ta.model)
+        save_model(model, tokenizer, out, make_card(recipe))
+        return {"examples": 0, "note": "no labels to warm up on"}
+    examples = encode_samples(load_tokenizer(recipe.ta.model), chosen, "answer")
+    return fit(
+        ctx, out, recipe.ta.model, recipe.ta, examples, "warm-up", lr=recipe.warmup.lr, epochs=recipe.warmup.epochs
+    )
+
+
+def score_stage(ctx: Context, out: Path) -> Metrics:
+    """Difficulty and embeddings of the whole pool under the warmed-up TA."""
+    recipe, source = ctx.recipe, str(ctx.folder("warmup"))
+    pool = ctx.samples("data", "pool")
+    model = load_model(source, ctx.device)
+    with track("scoring", len(pool)) as advance:
+        hard, vectors = score_pool(
+            model, load_tokenizer(source), pool, recipe.task.answers, recipe.select.difficulty, advance
+        )
+    np.save(out / "difficulty.npy", hard)
+    np.save(out / "embeddings.npy", vectors.astype(np.float16))
+    return {"difficulty_mean": round(float(hard.mean()), 4), "difficulty_p95": round(float(np.percentile(hard, 95)), 4)}
+
+
+def budget_queries(recipe: Recipe, pool: int) -> int:
+    """How many items the budget lets be asked."""
+    return min(pool, recipe.budget.queries or max(1, round(recipe.budget.fraction * pool)))
+
+
+def select(ctx: Context, out: Path) -> Metrics:
+    """Choose the items that are put to the teacher."""
+    recipe = ctx.recipe
+    pool = ctx.samples("data", "pool")
+    hard = np.load(ctx.folder("score") / "difficulty.npy")
+    vectors = np.load(ctx.folder("score") / "embeddings.npy").astype(np.float32)
+    spec = recipe.select
+    chosen = choose(hard, vectors, budget_queries(recipe, len(pool)), spec.strategy, spec.alpha, spec.trim, recipe.seed)
+    rows = [{"id": pool[i].id, "rank": k, "difficulty": round(float(hard[i]), 5)} for k, i in enumerate(chosen)]
+    (out / "selected.json").write_text(json.dumps(rows, indent=0))
+    return {"selected": len(chosen), "difficulty_mean": round(float(hard[chosen].mean()), 4)}
+
+
+def annotate(ctx: Context, out: Path) -> Metrics:
+    """Let the TA answer the whole pool, batch by batch; finished batches survive a kill."""
+    recipe, source = ctx.recipe, str(ctx.folder("apprentice"))
+    pool, lines = ctx.samples("data", "pool"), out / "raw.jsonl"
+    done = _finished_lines(lines)
+    tokenizer, model = load_tokenizer(source), load_model(source, ctx.device)
+    rest = sorted((i for i in range(len(pool)) if pool[i].id not in done), key=lambda i: len(pool[i].prompt))
+    step = recipe.annotate.batch_rows
+    with track("annotation", len(pool)) as advance, lines.open("a", encoding="utf-8") as file:
+        advance(len(done), "resumed" if done else "")
+        for start in range(0, len(rest), step):
+            part = [pool[i] for i in rest[start : start + step]]
+            ids = prompt_ids(tokenizer, [s.prompt for s in part])
+            found = generate(
+                model, ids, recipe.task.max_new_tokens, frozenset([tokenizer.eos_token_id]), step, recipe.ta.precision
+            )
+            for row in found:
+                text = tokenizer.decode(row.ids, skip_special_tokens=True)
+                record = {
+                    "id": part[row.index].id,
+                    "text": text,
+                    "logprob": round(row.logprob, 5),
+                    "ended": row.ended,
+                    "tokens": len(row.ids),
+                }
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.flush()
+            advance(len(part), "")
+    return _keep(recipe, pool, _finished_lines(lines), out)
+
+
+def _finished_lines(path: Path) -> dict[str, dict[str, Any]]:
+    """Records by id; a line that a kill cut in half is dropped from the file as well."""
+    found: dict[str, dict[str, Any]] = {}
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        if len(whole) != len(lines):
+            path.write_text("".join(whole), encoding="utf-8")
+        found = {record["id"]: record for record in map(json.loads, whole)}
+    return found
+
+
+def _keep(recipe: Recipe, pool: list[Sample], raw: dict[str, dict[str, Any]], out: Path) -> Metrics:
+    """Filter the annotations: they must parse, and hit the gold answer where there is one and the recipe asks so."""
+    kept, unparsed, missed = [], 0, 0
+    for sample in pool:
+        record = raw[sample.id]
+        parsed = parse(record["text"], recipe.task.answers)
+        if parsed.answer is None or not record["ended"]:
+            unparsed += 1
+        elif recipe.annotate.keep == "answer" and sample.answer is not None and parsed.answer != sample.answer:
+            missed += 1
+        else:
+            kept.append(replace(sample, rationale=parsed.rationale, answer=parsed.answer, provenance=ASSISTANT))
+    if not kept:
+        raise UserError(
+            "no annotation of the assistant was usable", "raise the budget, or train it longer with ta.epochs"
+        )
+    write_jsonl(out / "annotations.jsonl", kept)
+    tokens = sum(r["tokens"] for r in raw.values())
+    metrics = {"kept": len(kept), "unparsed": unparsed, "answer_missed": missed, "tokens": tokens, "pool": len(pool)}
+    if recipe.task.module and not recipe.data.path and not recipe.data.hub:
+        task = load_task(recipe.task.module)
+        wrong = sum(not task.check(s, s.rationale or "", s.answer or "").steps for s in kept)
+        metrics["right_answer_wrong_steps"] = round(wrong / len(kept), 4)
+    return metrics
+
+
+def align(ctx: Context, out: Path) -> Metrics:
+    """Instruction alignment of the student on generated general instructions in the chat format."""
+    recipe = ctx.recipe
+    tokenizer = load_tokenizer(recipe.student.model)
+    if not recipe.align.enabled:
+        save_model(load_model(recipe.student.model), tokenizer, out, make_card(recipe))
+        return {"examples": 0, "note": "switched off"}
+    stream = documents(ALIGN_SEED + recipe.seed, chat_share=1.0, direct_share=0.05)
+    triples = [(d.prompt, d.steps, d.answer) for d, _ in zip(stream, range(recipe.align.items), strict=False)]
+    examples = encode_pairs(tokenizer, triples)
+    return fit(
+        ctx,
+        out,
+        recipe.student.model,
+        recipe.student,
+        examples,
+        "alignment",
+        lr=recipe.align.lr,
+        epochs=recipe.align.epochs,
+    )
+
+
+def tutor(ctx: Context, out: Path) -> Metrics:
+    """Train the student on the TA's rationales and answers, the teacher's own where there are any."""
+    taught = {s.id: s for s in ctx.samples("teach", "taught")}
+    samples = [taught.get(s.id, s) for s in ctx.samples("annotate", "annotations")]
+    present = {s.id for s in samples}
+    samples += [s for s in taught.values() if s.id not in present]
+    source = str(ctx.folder("align"))
+    examples = encode_samples(load_tokenizer(source), samples, ctx.recipe.tutor.format)
+    metrics = fit(ctx, out, source, ctx.recipe.student, examples, "tutoring")
+    return metrics | {"from_teacher": len(taught), "from_ta": len(samples) - len(taught)}
+
+
+def baseline(ctx: Context, out: Path) -> Metrics:
+    """Direct distillation at the same budget: the student sees the teacher's answers alone."""
+    source, recipe = str(ctx.folder("align")), ctx.recipe
+    if not recipe.baseline.enabled:
+        (out / "skipped").write_text("baseline.enabled is false\n")
+        return {"note": "switched off"}
+    examples = encode_samples(load_tokenizer(source), ctx.samples("teach", "taught"), recipe.tutor.format)
+    return fit(ctx, out, source, recipe.student, examples, "baseline", epochs=recipe.baseline.epochs)
+
+
+def measure(ctx: Context, folder: Path, samples: list[Sample], label: str) -> Scores:
+    """Accuracy of a model on samples, by greedy decoding in torch."""
+    tokenizer, model = load_tokenizer(str(folder)), load_model(str(folder), ctx.device)
+    suffix = "\nAnswer only." if ctx.recipe.tutor.format == "multitask" and folder.name != "apprentice" else ""
+    ids = prompt_ids(tokenizer, [s.prompt + suffix for s in samples])
+    texts, counts = [""] * len(samples), [0] * len(samples)
+    ends = frozenset([tokenizer.eos_token_id])
+    with track(label, len(samples)) as advance:
+        for row in generate(model, ids, ctx.recipe.task.max_new_tokens, ends, ctx.recipe.annotate.batch_rows, "fp32"):
+            texts[row.index], counts[row.index] = tokenizer.decode(row.ids, skip_special_tokens=True), len(row.ids)
+            advance(1, "")
+    return score(samples, texts, ctx.recipe.task.answers, counts)
+
+
+def evaluate(ctx: Context, out: Path) -> Metrics:
+    """Accuracy of TA, student and baseline on the test split, with intervals and per-item records."""
+    test = ctx.samples("data", "test")
+    metrics: Metrics = {}
+    for name, stage in (("ta", "apprentice"), ("student", "tutor"), ("baseline", "baseline")):
+        folder = ctx.folder(stage)
+        if not (folder / "config.json").exists():
+            continue
+        scores = measure(ctx, folder, test, f"test of the {name}")
+        (out / f"{name}.json").write_text(json.dumps({**to_json(scores), "records": records_json(scores)}, indent=0))
+        metrics[name] = {k: v for k, v in to_json(scores).items() if k != "per_task"}
+    return metrics

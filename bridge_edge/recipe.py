@@ -1,0 +1,212 @@
+"""The typed recipe: everything that decides what a run produces, and nothing else.
+
+Frozen pydantic models; unknown keys are errors, all errors are reported at once. Device, threads, workers and
+concurrency are command-line options, so they never enter a stage's key. Secrets appear only as the names of environment variables.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Spec(BaseModel):
+    """Base of all parts: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskSpec(Spec):
+    """What is asked and how an answer is read."""
+
+    module: str | None = Field(None, description="shipped domain with a generator, checker and embedded expert")
+    prompt: str = Field("{text}", description="the user message, a template over column names")
+    answers: tuple[str, ...] = Field((), description="the choices; empty for free-form answers")
+    max_new_tokens: int = Field(192, ge=8, le=8192, description="bound on rationale and answer together")
+
+    @field_validator("answers", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return tuple(v if isinstance(v, str) else str(v) for v in value)
+        return value
+
+
+class DataSpec(Spec):
+    """Where the pool and the held-out items come from, and how large they are."""
+
+    path: str | None = Field(None, description="JSONL, CSV or TSV file with the labelled or unlabelled pool")
+    hub: str | None = Field(None, description="dataset on the hub, read with the datasets library")
+    hub_config: str | None = None
+    split: str = "train"
+    test_path: str | None = Field(None, description="file with test items; else they are split off the pool")
+    columns: dict[str, str] = Field({}, description="column map: text, answer, rationale -> name in the file")
+    labels: Literal["gold", "none"] = "gold"
+    pool: int | None = Field(6000, ge=1, description="items in the pool; null takes all of a file")
+    dev: int = Field(300, ge=1, description="items for the gate and for parity")
+    test: int = Field(600, ge=1, description="items for the final accuracy")
+    near_duplicate: float = Field(0.95, gt=0, le=1, description="token Jaccard from which a pool item is too close")
+
+
+class PriceSpec(Spec):
+    """Dollars per million tokens."""
+
+    prompt: float = Field(2.5, ge=0)
+    completion: float = Field(10.0, ge=0)
+
+
+class TeacherSpec(Spec):
+    """Who is asked, and how."""
+
+    kind: Literal["expert", "openai", "replay"] = "expert"
+    base_url: str | None = None
+    model: str = "expert"
+    api_key_env: str = Field("OPENAI_API_KEY", description="name of the environment variable with the key")
+    price: PriceSpec = PriceSpec()
+    temperature: float = Field(0.2, ge=0, le=2)
+    max_tokens: int = Field(400, ge=16)
+    timeout: float = Field(60.0, gt=0)
+    path: str | None = Field(None, description="JSONL of recorded rationales (kind: replay)")
+    style: Literal["steps", "brief", "detailed"] = Field("steps", description="form of the rationales asked for")
+
+
+class BudgetSpec(Spec):
+    """Hard caps; each alone is enough to stop. `queries` overrides `fraction` (of the pool)."""
+
+    fraction: float = Field(0.05, description="share of the pool that is put to the teacher")
+    queries: int | None = None
+    usd: float | None = Field(5.0, description="dollars")
+    tokens: int | None = None
+
+    @field_validator("fraction", "queries", "usd", "tokens")
+    @classmethod
+    def _positive(cls, value: float | None) -> float | None:
+        if value is not None and value <= 0:
+            raise ValueError(f"a budget of {value} buys nothing; give a number above 0")
+        return value
+
+    @field_validator("fraction")
+    @classmethod
+    def _share(cls, value: float) -> float:
+        if value > 1:
+            raise ValueError(f"{value} is above the pool; give a share between 0 and 1")
+        return value
+
+
+class LoraSpec(Spec):
+    """Low-rank adapters through peft."""
+
+    r: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = "all-linear"
+
+
+class ModelSpec(Spec):
+    """A model and how it is trained."""
+
+    model: str = Field(description="embedded:ta, embedded:student, a hub id or a folder")
+    lr: float = Field(1e-3, gt=0)
+    epochs: float = Field(3, gt=0)
+    batch_tokens: int = Field(4096, ge=64, description="padded tokens an optimiser step")
+    micro_tokens: int = Field(4096, ge=64, description="padded tokens a forward pass")
+    optimizer: Literal["muon", "adamw"] = "muon"
+    weight_decay: float = Field(0.01, ge=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    lora: LoraSpec | None = None
+
+
+class WarmupSpec(Spec):
+    """Label-only warm-up of the assistant; no teacher call."""
+
+    fraction: float = Field(0.1, gt=0, le=1)
+    epochs: float = Field(1, gt=0)
+    lr: float = Field(5e-4, gt=0)
+
+
+class SelectSpec(Spec):
+    """Which items are put to the teacher."""
+
+    strategy: Literal["bridge", "random", "difficulty", "diversity"] = "bridge"
+    difficulty: Literal["loss", "entropy"] = "loss"
+    alpha: float = Field(0.5, ge=0, le=1, description="weight of difficulty against diversity")
+    trim: float = Field(0.03, ge=0, lt=0.5, description="share of the hardest items dropped as probable label noise")
+
+
+class GateSpec(Spec):
+    """Quality of the assistant on the dev split, asked before it may annotate the pool."""
+
+    accuracy: float = Field(0.9, ge=0, le=1)
+    on_fail: Literal["stop", "continue"] = "continue"
+
+
+class AnnotateSpec(Spec):
+    """Annotation of the pool by the assistant."""
+
+    keep: Literal["answer", "all"] = Field("answer", description="answer: drop annotations that miss the gold answer")
+    batch_rows: int = Field(256, ge=1)
+
+
+class AlignSpec(Spec):
+    """Instruction alignment of the student on generated general instructions."""
+
+    enabled: bool = True
+    items: int = Field(1500, ge=1)
+    epochs: float = Field(1, gt=0)
+    lr: float = Field(1e-3, gt=0)
+
+
+class TutorSpec(Spec):
+    """Form and weights of the student's supervision."""
+
+    format: Literal["rationale_answer", "multitask"] = "rationale_answer"
+    lambda_rationale: float = Field(1.0, ge=0)
+    lambda_answer: float = Field(1.0, ge=0)
+
+
+class BaselineSpec(Spec):
+    """Direct distillation: the student trained on the teacher's answers alone, at the same budget."""
+
+    enabled: bool = True
+    epochs: float = Field(12, gt=0)
+
+
+class Recipe(Spec):
+    """A whole run. `scale` is the name of the overlay that gave it models and sizes."""
+
+    name: str
+    description: str = ""
+    scale: str = "embedded"
+    seed: int = 0
+    expected: str = Field("", description="time and cost as measured, for the listing")
+    task: TaskSpec
+    data: DataSpec = DataSpec()
+    teacher: TeacherSpec = TeacherSpec()
+    budget: BudgetSpec = BudgetSpec()
+    ta: ModelSpec
+    student: ModelSpec
+    warmup: WarmupSpec = WarmupSpec()
+    select: SelectSpec = SelectSpec()
+    gate: GateSpec = GateSpec()
+    annotate: AnnotateSpec = AnnotateSpec()
+    align: AlignSpec = AlignSpec()
+    tutor: TutorSpec = TutorSpec()
+    baseline: BaselineSpec = BaselineSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.task.module is None and self.data.path is None and self.data.hub is None:
+            raise ValueError("a recipe without task.module needs data.path or data.hub")
+        if self.teacher.kind == "expert" and (self.task.module is None or self.data.path or self.data.hub):
+            raise ValueError(
+                "teacher=expert answers generated items of a shipped domain only; for your own data set "
+                "teacher=openai (with teacher.base_url, teacher.model) or teacher=replay (with teacher.path)"
+            )
+        if self.teacher.kind == "replay" and not self.teacher.path:
+            raise ValueError("teacher=replay needs teacher.path, a JSONL of recorded rationales")
+        if self.data.pool is not None and self.budget.queries is not None and self.budget.queries > self.data.pool:
+            raise ValueError(f"budget.queries={self.budget.queries} is above the pool of {self.data.pool}")
+        if self.data.labels == "none" and self.select.difficulty == "loss":
+            raise ValueError("select.difficulty=loss needs labels; with data.labels=none set select.difficulty=entropy")
+        return self

@@ -1,0 +1,190 @@
+"""YAML, a scale overlay and key=value overrides, merged by OmegaConf and validated by pydantic.
+
+Later wins: scale overlay, recipe file, overrides. YAML is read with YAML 1.2's idea of booleans and floats, so that
+`No` stays a word and `1e-4` is a number.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from bridge_edge.errors import UserError, unknown
+from bridge_edge.recipe import Recipe
+
+SELECTORS = ("recipe", "scale", "teacher")
+
+
+class Loader(yaml.SafeLoader):
+    """SafeLoader whose only booleans are true and false, and which reads 1e-4 as a float."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern) for tag, pattern in rules if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
+    ]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tTfF"))
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?|\.(?:inf|nan))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a mapping; raises UserError with the line of a syntax error."""
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path} is no valid YAML{where}", "check its indentation and quotes") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}", "give a readable YAML file") from error
+    if not isinstance(data, dict):
+        raise UserError(
+            f"{path} holds no mapping", "write `key: value` lines; `bridge-edge init NAME` makes a template"
+        )
+    return data
+
+
+def shipped(folder: str = "") -> Path:
+    """The folder of the shipped recipes (or one inside it)."""
+    return Path(str(resources.files("bridge_edge.recipes"))) / folder
+
+
+def recipe_names() -> list[str]:
+    return sorted(p.parent.name for p in shipped().glob("*/recipe.yaml"))
+
+
+def scale_names() -> list[str]:
+    return sorted(p.stem for p in shipped("scale").glob("*.yaml"))
+
+
+def _find(kind: str, value: str, choices: list[str], path_of: Path) -> Path:
+    if value in choices:
+        return path_of
+    as_path = Path(value).expanduser()
+    if as_path.suffix in (".yaml", ".yml") or "/" in value:
+        if as_path.is_file():
+            return as_path
+        raise UserError(f"no file {value!r} for {kind}=", f"give a path to a YAML, or one of: {', '.join(choices)}")
+    raise unknown(kind, value, choices)
+
+
+def _leaf_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                keys.extend(_leaf_keys(part, f"{prefix}{name}."))
+    return keys
+
+
+def explain(error: ValidationError) -> UserError:
+    """All problems of a recipe in one line, unknown keys with the nearest known one."""
+    known = _leaf_keys(Recipe)
+    parts = []
+    for item in error.errors():
+        where = ".".join(str(p) for p in item["loc"])
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where, known, n=1, cutoff=0.5)
+            siblings = [k for k in known if k.rpartition(".")[0] == where.rpartition(".")[0]]
+            parts.append(
+                f"unknown key {where!r}"
+                + (f", did you mean {near[0]!r}?" if near else f", choices: {', '.join(siblings)}")
+            )
+        else:
+            text = item["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(item["input"], (dict, BaseModel)) else f"={item['input']!r}"
+            parts.append(f"{where}{shown}: {text}" if where else text)
+    return UserError("; ".join(parts), "`bridge-edge recipes show NAME` prints every key")
+
+
+def parse_overrides(words: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, Any]]]:
+    """Split `key=value` words into selectors (recipe, scale, teacher) and typed dotted values."""
+    selectors: dict[str, str] = {}
+    values: list[tuple[str, Any]] = []
+    for word in words:
+        key, sign, text = word.partition("=")
+        if not sign or not key:
+            raise UserError(
+                f"cannot read {word!r}", "write overrides as key=value, e.g. recipe=legal budget.queries=300"
+            )
+        if key in SELECTORS:
+            selectors[key] = text
+            continue
+        try:
+            values.append((key, yaml.load(text, Loader)))
+        except yaml.YAMLError as error:
+            raise UserError(
+                f"cannot read the value of {word!r}", 'quote it as YAML, e.g. \'task.answers=["Yes","No"]\''
+            ) from error
+    return selectors, values
+
+
+def load_recipe(words: Sequence[str]) -> Recipe:
+    """The resolved recipe of a command line such as `recipe=legal scale=embedded budget.queries=200`."""
+    selectors, values = parse_overrides(words)
+    if "recipe" not in selectors:
+        raise UserError("no recipe named", f"add recipe=NAME, one of: {', '.join(recipe_names())}, or recipe=PATH.yaml")
+    name = selectors["recipe"]
+    path = _find("recipe", name, recipe_names(), shipped(name) / "recipe.yaml")
+    body = read_yaml(path)
+    body.setdefault("name", path.stem if path.name != "recipe.yaml" else path.parent.name)
+    _anchor_paths(body, path)
+    scale = selectors.get("scale", body.get("scale", "embedded"))
+    overlay_path = _find("scale", str(scale), scale_names(), shipped("scale") / f"{scale}.yaml")
+    overlay = read_yaml(overlay_path)
+    overlay["scale"] = body["scale"] = overlay_path.stem
+    parts: list[Any] = [overlay, body]
+    if "teacher" in selectors:
+        parts.append(_teacher(selectors["teacher"]))
+    try:
+        merged = OmegaConf.merge(*[OmegaConf.create(p) for p in parts])
+        for key, value in values:
+            OmegaConf.update(merged, key, value, merge=True)
+        plain = OmegaConf.to_container(merged, resolve=True)
+    except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"cannot merge the recipe: {str(error).splitlines()[0]}", "check the dotted keys") from error
+    try:
+        return Recipe.model_validate(plain)
+    except ValidationError as error:
+        raise explain(error) from error
+
+
+def _teacher(value: str) -> dict[str, Any]:
+    kinds = ("expert", "openai", "replay")
+    if value in kinds:
+        return {"teacher": {"kind": value}}
+    return {"teacher": read_yaml(_find("teacher", value, list(kinds), Path(value)))}
+
+
+def _anchor_paths(body: dict[str, Any], path: Path) -> None:
+    """Paths inside a recipe file are relative to that file, wherever the command is run."""
+    for part, keys in (("data", ("path", "test_path")), ("teacher", ("path",))):
+        section = body.get(part)
+        if isinstance(section, dict):
+            for key in keys:
+                given = section.get(key)
+                if isinstance(given, str) and not Path(given).is_absolute():
+                    section[key] = str((path.parent / given).resolve())
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)

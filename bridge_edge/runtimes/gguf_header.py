@@ -1,0 +1,178 @@
+"""Read and check a GGUF header before native code sees the file.
+
+Loaders of this format have written out of bounds when handed small hostile files, so every count, length and
+offset is checked here against the size of the file. The result also serves the exporter: which tensor has which
+type, how many bits a weight takes. Not covered: split files, big-endian files, and the values of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from bridge_edge.errors import UserError
+
+MAGIC, VERSIONS = b"GGUF", (2, 3)
+MAX_TENSORS, MAX_KEYS, MAX_NAME, MAX_DIMS, MAX_DEPTH = 100_000, 65_536, 65_535, 4, 2
+STRING, ARRAY, BOOL = 8, 9, 7
+SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+SAMPLE = 64  # longest array whose values are kept; longer ones (vocabularies, merges) are only checked
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor as the header describes it; `shape` is in GGUF order (the innermost dimension first)."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    offset: int
+    bytes: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the file says of itself. `lengths` holds the length of every array, also of those not kept."""
+
+    metadata: dict[str, Any]
+    lengths: dict[str, int]
+    tensors: tuple[TensorInfo, ...]
+    alignment: int = field(default=32)
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * sum(t.bytes for t in self.tensors) / max(1, sum(t.elements for t in self.tensors))
+
+
+class _Reader:
+    """Bounded little-endian reads; anything past the end is a UserError that names the file."""
+
+    def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
+        self.file, self.path, self.size = file, path, size
+
+    def bad(self, problem: str) -> UserError:
+        return UserError(f"{self.path} is not a usable GGUF file: {problem}", "export or copy it again")
+
+    def take(self, count: int) -> bytes:
+        if count < 0 or count > self.size - self.file.tell():
+            raise self.bad(f"it ends inside its header ({self.size} bytes)")
+        return self.file.read(count)
+
+    def skip(self, count: int) -> None:
+        if count < 0 or count > self.size - self.file.tell():
+            raise self.bad(f"it ends inside its header ({self.size} bytes)")
+        self.file.seek(count, 1)
+
+    def number(self, fmt: str) -> Any:
+        return struct.unpack(fmt, self.take(struct.calcsize(fmt)))[0]
+
+    def text(self, limit: int | None = None) -> str:
+        length = self.number("<Q")
+        if limit is not None and length > limit:
+            raise self.bad(f"a name is {length} bytes long")
+        try:
+            return self.take(length).decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.bad("a string is not UTF-8") from None
+
+    def value(self, kind: int, depth: int = 0) -> tuple[Any, int | None]:
+        """A metadata value, and its length where it is an array (values only up to SAMPLE entries)."""
+        if kind == STRING:
+            return self.text(), None
+        if kind in SCALARS:
+            return self.number(SCALARS[kind]), None
+        if kind != ARRAY or depth >= MAX_DEPTH:
+            raise self.bad(f"unknown value type {kind}")
+        inner, count = self.number("<I"), self.number("<Q")
+        if inner in SCALARS:
+            width = struct.calcsize(SCALARS[inner])
+            if count > SAMPLE:
+                self.skip(count * width)
+                return None, count
+            return [self.number(SCALARS[inner]) for _ in range(count)], count
+        if count > self.size:
+            raise self.bad(f"an array claims {count} entries")
+        values = [self._entry(inner, depth, keep=count <= SAMPLE) for _ in range(count)]
+        return (values if count <= SAMPLE else None), count
+
+    def _entry(self, inner: int, depth: int, keep: bool) -> Any:
+        if inner == STRING and not keep:
+            self.skip(self.number("<Q"))
+            return None
+        return self.value(inner, depth + 1)[0]
+
+
+def _tensor(reader: _Reader) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:
+    name, dims = reader.text(MAX_NAME), reader.number("<I")
+    if not 1 <= dims <= MAX_DIMS:
+        raise reader.bad(f"tensor {name!r} has {dims} dimensions")
+    shape = tuple(reader.number("<Q") for _ in range(dims))
+    kind, offset = reader.number("<I"), reader.number("<Q")
+    try:
+        return name, shape, GGMLQuantizationType(kind), offset
+    except ValueError:
+        raise reader.bad(f"tensor {name!r} has the unknown type {kind}") from None
+
+
+def _sized(reader: _Reader, raw: tuple[str, tuple[int, ...], GGMLQuantizationType, int], room: int) -> TensorInfo:
+    """The tensor with its byte size, which must lie inside the `room` bytes of the data section."""
+    name, shape, kind, offset = raw
+    block, width = GGML_QUANT_SIZES[kind]
+    elements = math.prod(shape)
+    if elements <= 0 or elements > 1 << 40 or shape[0] % block:
+        raise reader.bad(f"tensor {name!r} of type {kind.name} has the shape {list(shape)}")
+    count = elements // block * width
+    if offset > room or count > room - offset:
+        raise reader.bad(f"tensor {name!r} lies outside the file, which is probably cut short")
+    return TensorInfo(name, shape, kind.name, offset, count)
+
+
+def read_header(path: Path) -> Header:
+    """Parse and check the header of `path`; raises UserError where the file cannot be trusted."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        reader = _Reader(file, path, size)
+        if size < 24 or file.read(4) != MAGIC:
+            raise reader.bad("it does not begin with the GGUF magic number")
+        version = reader.number("<I")
+        if version not in VERSIONS:
+            raise reader.bad(f"version {version} is not supported (supported: 2, 3)")
+        tensors, keys = reader.number("<Q"), reader.number("<Q")
+        if not 0 < tensors <= MAX_TENSORS or keys > MAX_KEYS:
+            raise reader.bad(f"it claims {tensors} tensors and {keys} metadata keys")
+        metadata: dict[str, Any] = {}
+        lengths: dict[str, int] = {}
+        for _ in range(keys):
+            key, kind = reader.text(MAX_NAME), reader.number("<I")
+            if key in metadata:
+                raise reader.bad(f"the key {key!r} occurs twice")
+            metadata[key], length = reader.value(kind)
+            if length is not None:
+                lengths[key] = length
+        raw = [_tensor(reader) for _ in range(tensors)]
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
+            raise reader.bad(f"the alignment {alignment!r} is not a small power of two")
+        start = -(-file.tell() // alignment) * alignment
+        infos = tuple(_sized(reader, item, size - start) for item in raw)
+    _distinct(reader, infos, alignment)
+    return Header(metadata, lengths, infos, alignment)
+
+
+def _distinct(reader: _Reader, infos: tuple[TensorInfo, ...], alignment: int) -> None:
+    if len({t.name for t in infos}) != len(infos):
+        raise reader.bad("two tensors have one name")
+    end = 0
+    for tensor in sorted(infos, key=lambda t: t.offset):
+        if tensor.offset % alignment or tensor.offset < end:
+            raise reader.bad(f"tensor {tensor.name!r} is misaligned or overlaps another")
+        end = tensor.offset + tensor.bytes

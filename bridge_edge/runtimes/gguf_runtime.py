@@ -1,0 +1,164 @@
+"""A student in GGUF, run by llama.cpp on the CPU.
+
+The tokenizer, the chat template and the card are those inside the file, so what is measured is what ships. The
+context starts small and grows on demand up to the model's own limit, because reserving a 32k context costs a
+device more memory than a small student's weights. Prompts are run one after another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp as native
+import numpy as np
+
+from bridge_edge.data.card import GGUF_KEY, Card
+from bridge_edge.errors import UserError
+from bridge_edge.runtimes.gguf_header import read_header
+from bridge_edge.runtimes.llama_native import fill, last_error, load_model, piece, tokenize, vocabulary
+from bridge_edge.runtimes.template import render
+
+FIRST_CONTEXT, BATCH, LOGIT_ROWS = 1024, 512, 64
+EOS_KEY, NORMALIZER_KEY = "bridge_edge.eos_token_ids", "bridge_edge.normalizer"
+FORMS = {"NFC", "NFD", "NFKC", "NFKD"}
+
+
+class GGUFRuntime:
+    """See `bridge_edge.runtimes.base.Runtime`."""
+
+    name = "gguf"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self.path = path
+        self.header = read_header(path)
+        metadata = self.header.metadata
+        card = metadata.get(GGUF_KEY)
+        self.card = Card.loads(card) if isinstance(card, str) else None
+        self.threads = threads or max(1, (os.cpu_count() or 2) // 2)
+        self._context: Any = None
+        self._batch: Any = None
+        self._size = 0
+        self._model: Any = load_model(path)
+        self._vocab = vocabulary(self._model)
+        self.vocab_size = native.llama_vocab_n_tokens(self._vocab)
+        self.context_length = native.llama_model_n_ctx_train(self._model)
+        self.eos_ids = self._end_tokens(metadata)
+        self._template = metadata.get("tokenizer.chat_template")
+        self._form = metadata.get(NORMALIZER_KEY)
+
+    def _end_tokens(self, metadata: dict[str, Any]) -> frozenset[int]:
+        """The ids the exporter recorded; for files by others, every token that llama.cpp takes for an end."""
+        recorded = metadata.get(EOS_KEY)
+        if isinstance(recorded, str):
+            return frozenset(json.loads(recorded))
+        return frozenset(i for i in range(self.vocab_size) if native.llama_vocab_is_eog(self._vocab, i))
+
+    def encode(self, text: str) -> list[int]:
+        """llama.cpp applies no Unicode normalisation to BPE text; do here what the original tokenizer does."""
+        if self._form in FORMS:
+            text = unicodedata.normalize(self._form, text)
+        return tokenize(self._vocab, text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return b"".join(piece(self._vocab, int(i)) for i in ids).decode("utf-8", "replace")
+
+    def chat(self, prompt: str) -> list[int]:
+        if not isinstance(self._template, str):
+            raise UserError(f"{self.path} has no chat template", "export it from a checkpoint whose tokenizer has one")
+        return self.encode(render(self._template, prompt, self._special()))
+
+    def _special(self) -> dict[str, str]:
+        special = {}
+        for role in ("bos", "eos", "unk", "padding"):
+            token = self.header.metadata.get(f"tokenizer.ggml.{role}_token_id")
+            if isinstance(token, int) and 0 <= token < self.vocab_size:
+                name = "pad_token" if role == "padding" else f"{role}_token"
+                special[name] = native.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
+        return special
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        self._prepare(ids, 0)
+        rows = [self._run(ids[i : i + LOGIT_ROWS], i, every=True) for i in range(0, len(ids), LOGIT_ROWS)]
+        return np.concatenate(rows) if rows else np.zeros((0, self.vocab_size), dtype=np.float32)  # (T, V)
+
+    def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
+        if not ids:
+            raise UserError("cannot generate from an empty prompt", "give at least one token")
+        bound = self._prepare(ids, max_new_tokens)
+        row = np.zeros(0)
+        for i in range(0, len(ids), BATCH):
+            row = self._run(ids[i : i + BATCH], i, every=False)[-1]
+        for step in range(bound):
+            token = int(row.argmax())
+            if token in self.eos_ids:
+                return
+            yield token
+            if step + 1 < bound:
+                row = self._run([token], len(ids) + step, every=False)[-1]
+
+    def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+        return [self.decode(list(self.stream(self.chat(p), max_new_tokens))) for p in prompts]
+
+    def close(self) -> None:
+        self._drop_context()
+        if self._model:
+            native.llama_model_free(self._model)
+            self._model = None
+
+    def __del__(self) -> None:
+        # A forgotten close() must not leak a model; while the interpreter ends, the native library may be gone already.
+        if getattr(self, "_model", None) and not sys.is_finalizing():
+            self.close()
+
+    def _drop_context(self) -> None:
+        if self._batch is not None:
+            native.llama_batch_free(self._batch)
+            self._batch = None
+        if self._context:
+            native.llama_free(self._context)
+            self._context, self._size = None, 0
+
+    def _prepare(self, ids: Sequence[int], new: int) -> int:
+        """Empty the cache, with room for `ids` and `new` tokens; how many new tokens the model's limit allows."""
+        if not self._model:
+            raise UserError(f"{self.path} was closed", "load it again")
+        bad = [i for i in ids if not 0 <= i < self.vocab_size]
+        if bad:
+            raise UserError(f"token id {bad[0]} is outside the vocabulary of {self.vocab_size}", "encode the text anew")
+        if len(ids) >= self.context_length + (new == 0):
+            raise UserError(
+                f"the prompt has {len(ids)} tokens; the model's context is {self.context_length}", "shorten it"
+            )
+        need = min(len(ids) + new, self.context_length)
+        if need > self._size:
+            self._open_context(min(self.context_length, max(FIRST_CONTEXT, 1 << (need - 1).bit_length())))
+        native.llama_memory_clear(native.llama_get_memory(self._context), True)
+        return min(new, self.context_length - len(ids))
+
+    def _open_context(self, size: int) -> None:
+        self._drop_context()
+        params = native.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = size, BATCH, BATCH, 1
+        params.n_threads = params.n_threads_batch = self.threads
+        params.no_perf = True
+        self._context = native.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise UserError(f"llama.cpp cannot open a context of {size} tokens: {last_error()}", "free some memory")
+        self._batch = native.llama_batch_init(BATCH, 0, 1)
+        self._size = size
+
+    def _run(self, ids: Sequence[int], first: int, every: bool) -> np.ndarray:
+        """Decode one batch; logits of all its tokens or of the last, (N, V)."""
+        fill(self._batch, ids, first, every)
+        code = native.llama_decode(self._context, self._batch)
+        if code != 0:
+            raise UserError(f"llama.cpp failed to decode (code {code}): {last_error()}", "free some memory")
+        count = len(ids) if every else 1
+        rows = native.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(rows, shape=(count, self.vocab_size)).copy()

@@ -1,0 +1,144 @@
+"""A student as an ONNX folder, run by onnxruntime-genai on the CPU.
+
+The tokenizer is the folder's own, through transformers. External weight data must lie beside the model: a file that
+points elsewhere is refused before any native code opens it. Prompts are run one after another, because the runtime
+derives the attention mask of a padded batch from the padding id, which may be a real token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime_genai as og
+
+from bridge_edge.data.card import Card
+from bridge_edge.errors import UserError
+from bridge_edge.runtimes.torch_runtime import chat_ids, load_tokenizer
+
+CONFIG = "genai_config.json"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """genai_config.json, with the keys that this runtime needs present and the model file inside the folder."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        model = config["model"]
+        name = model["decoder"]["filename"]
+        missing = [key for key in ("vocab_size", "context_length", "eos_token_id") if key not in model]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / CONFIG} is not usable: {error!r}", "export the model again") from None
+    if missing:
+        raise UserError(f"{folder / CONFIG} lacks model.{missing[0]}", "export the model again")
+    if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
+        raise UserError(f"{folder / CONFIG} names the model file {name!r}, which is not there", "export it again")
+    return dict(config)
+
+
+def check_external(folder: Path, name: str) -> list[str]:
+    """Names of the external data files; refuses links, absolute paths and paths that leave the folder."""
+    try:
+        model = onnx.load(folder / name, load_external_data=False)
+    except Exception as error:
+        raise UserError(f"{folder / name} is not an ONNX model: {type(error).__name__}", "export it again") from None
+    places = {
+        entry.value
+        for tensor in model.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    for place in places:
+        file = folder / place
+        if Path(place).name != place or file.is_symlink() or not file.is_file():
+            raise UserError(
+                f"{folder / name} keeps weights at {place!r}", "external data must be a plain file beside the model"
+            )
+    return sorted(places)
+
+
+class ONNXRuntime:
+    """See `bridge_edge.runtimes.base.Runtime`."""
+
+    name = "onnx"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self.path = path
+        self.card = Card.load(path)
+        model = read_config(path)["model"]
+        check_external(path, model["decoder"]["filename"])
+        eos = model["eos_token_id"]
+        self.eos_ids = frozenset(eos if isinstance(eos, list) else [eos])
+        self.vocab_size, self.context_length = int(model["vocab_size"]), int(model["context_length"])
+        self.threads = threads or max(1, (os.cpu_count() or 2) // 2)
+        self.tokenizer = load_tokenizer(path)
+        og.disable_telemetry_events()
+        options = {"intra_op_num_threads": self.threads, "inter_op_num_threads": 1}
+        try:
+            config = og.Config(str(path))
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+            self._model: Any = og.Model(config)
+        except Exception as error:
+            raise UserError(f"onnxruntime-genai cannot load {path}: {error}", "export the model again") from None
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def chat(self, prompt: str) -> list[int]:
+        return chat_ids(self.tokenizer, self.path, prompt)
+
+    def _generator(self, ids: Sequence[int], new: int) -> Any:
+        """A greedy generator with `ids` prefilled; the cache is sized for this call, not for the model's limit."""
+        if self._model is None:
+            raise UserError(f"{self.path} was closed", "load it again")
+        bad = [i for i in ids if not 0 <= i < self.vocab_size]
+        if bad:
+            raise UserError(f"token id {bad[0]} is outside the vocabulary of {self.vocab_size}", "encode the text anew")
+        if len(ids) > self.context_length:
+            raise UserError(
+                f"the prompt has {len(ids)} tokens; the model's context is {self.context_length}", "shorten it"
+            )
+        params = og.GeneratorParams(self._model)
+        length = min(len(ids) + new, self.context_length)
+        params.set_search_options(
+            max_length=length, min_length=0, do_sample=False, num_beams=1, repetition_penalty=1.0, batch_size=1
+        )
+        generator = og.Generator(self._model, params)
+        generator.append_tokens(np.array([list(ids)], dtype=np.int32))
+        return generator
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        if not ids:
+            return np.zeros((0, self.vocab_size), dtype=np.float32)
+        out = np.asarray(self._generator(ids, 1).get_output("logits"), dtype=np.float32)
+        return out.reshape(-1, self.vocab_size)[-len(ids) :]  # (T, V)
+
+    def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
+        if not ids:
+            raise UserError("cannot generate from an empty prompt", "give at least one token")
+        room = min(max_new_tokens, self.context_length - len(ids))
+        if room <= 0:
+            return
+        generator = self._generator(ids, room)
+        for _ in range(room):
+            if generator.is_done():
+                return
+            generator.generate_next_token()
+            token = int(generator.get_next_tokens()[0])
+            if token in self.eos_ids:
+                return
+            yield token
+
+    def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+        return [self.decode(list(self.stream(self.chat(p), max_new_tokens))) for p in prompts]
+
+    def close(self) -> None:
+        self._model = None

@@ -1,0 +1,158 @@
+"""A student in a Hugging Face folder, run by torch in float32 on the CPU: the reference for every other runtime.
+
+Decoding is our own greedy loop, since a checkpoint's generation_config may ask for sampling or a repetition
+penalty, and a reference must not depend on that. Only safetensors are read and no code from the folder is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from bridge_edge.data.card import Card
+from bridge_edge.errors import UserError
+
+ROWS = 32  # prompts a batch
+
+
+def end_tokens(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a generation: from the generation config, the model config and the tokenizer."""
+    from transformers import GenerationConfig
+
+    found = [getattr(config, "eos_token_id", None), tokenizer.eos_token_id]
+    if (folder / "generation_config.json").exists():
+        found.append(GenerationConfig.from_pretrained(folder).eos_token_id)
+    ids: set[int] = set()
+    for item in found:
+        ids.update(item if isinstance(item, list | tuple) else [] if item is None else [item])
+    return frozenset(int(i) for i in ids)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer; anything unreadable becomes a UserError."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise UserError(
+            f"cannot read the tokenizer in {folder}: {_first(error)}", "save it there in hub layout"
+        ) from None
+
+
+def chat_ids(tokenizer: Any, folder: Path, prompt: str) -> list[int]:
+    """One user message through the tokenizer's chat template; the template alone places a BOS."""
+    if not tokenizer.chat_template:
+        raise UserError(f"the tokenizer in {folder} has no chat template", "save the tokenizer with a chat_template")
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+    )
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _first(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+class TorchRuntime:
+    """See `bridge_edge.runtimes.base.Runtime`. `threads` sets torch's thread count for the whole process."""
+
+    name = "torch"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self.path = path
+        self.card = Card.load(path)
+        self.tokenizer = load_tokenizer(path)
+        try:
+            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            self.model: Any = AutoModelForCausalLM.from_pretrained(
+                path, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True
+            ).eval()
+        except Exception as error:
+            raise UserError(
+                f"cannot load the model in {path}: {_first(error)}", "it needs config.json and complete safetensors"
+            ) from None
+        self.vocab_size = int(self.model.get_output_embeddings().weight.shape[0])
+        self.context_length = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
+        self.eos_ids = end_tokens(path, config, self.tokenizer)
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def chat(self, prompt: str) -> list[int]:
+        return chat_ids(self.tokenizer, self.path, prompt)
+
+    @torch.no_grad()
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        if not ids:
+            return np.zeros((0, self.vocab_size), dtype=np.float32)
+        self._fits(len(ids))
+        out = self.model(input_ids=torch.tensor([list(ids)]), use_cache=False)
+        return out.logits[0].float().numpy()  # (T, V)
+
+    def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
+        for (token,) in self._greedy([list(ids)], max_new_tokens):
+            if token in self.eos_ids:
+                return
+            yield token
+
+    def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+        """Prompts of like length share a left-padded batch."""
+        encoded = [self.chat(p) for p in prompts]
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+        texts = [""] * len(encoded)
+        for start in range(0, len(order), ROWS):
+            rows = order[start : start + ROWS]
+            new: list[list[int]] = [[] for _ in rows]
+            done = [False] * len(rows)
+            for tokens in self._greedy([encoded[i] for i in rows], max_new_tokens):
+                for r, token in enumerate(tokens):
+                    done[r] = done[r] or token in self.eos_ids
+                    if not done[r]:
+                        new[r].append(token)
+                if all(done):
+                    break
+            for r, i in enumerate(rows):
+                texts[i] = self.decode(new[r])
+        return texts
+
+    def close(self) -> None:
+        self.model = None
+
+    def _fits(self, length: int) -> None:
+        if length > self.context_length:
+            raise UserError(
+                f"the prompt has {length} tokens; the model's context is {self.context_length}", "shorten it"
+            )
+
+    @torch.no_grad()
+    def _step(self, tokens: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[list[int], Any]:
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]  # (B, T): padding takes no position
+        out = self.model(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        )
+        return out.logits[:, -1].argmax(-1).tolist(), out.past_key_values
+
+    def _greedy(self, prompts: list[list[int]], max_new_tokens: int) -> Iterator[list[int]]:
+        """Greedy tokens, one a row and step; rows run on after their end token and the caller drops the rest."""
+        width = max(map(len, prompts))
+        if min(map(len, prompts)) == 0:
+            raise UserError("cannot generate from an empty prompt", "give at least one token")
+        self._fits(width + 1)
+        tokens = torch.tensor([[0] * (width - len(p)) + p for p in prompts])  # (B, T)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])  # (B, T)
+        cache: Any = None
+        for _ in range(min(max_new_tokens, self.context_length - width)):
+            nxt, cache = self._step(tokens, mask, cache)
+            yield nxt
+            tokens = torch.tensor(nxt)[:, None]
+            mask = torch.cat([mask, torch.ones_like(tokens)], dim=1)

@@ -1,0 +1,210 @@
+"""The ordered stages, their keys, and what is skipped, resumed or taken from another run.
+
+A stage's key is the SHA-256 of canonical JSON: its name, its code version, the slice of the recipe that it reads, and the
+digests of the outputs it reads. Equal keys mean equal work, so a finished stage of any run in the same folder is
+copied instead of done again, and a changed value reruns just what depends on it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bridge_edge import apprenticeship, phases
+from bridge_edge.phases import Context, Metrics
+from bridge_edge.progress import say
+from bridge_edge.recipe import Recipe
+from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, sha256_text
+from bridge_edge.train.models import locate
+
+KEY = "stage.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`reads` names the parts of the recipe that shape the output, `needs` the stages whose output it reads. A higher
+    `version` makes former outputs of this stage stale."""
+
+    name: str
+    title: str
+    work: Callable[[Context, Path], Metrics]
+    reads: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    version: int = 1
+
+
+STAGES = (
+    Stage(
+        "data",
+        "Pool and held-out splits",
+        phases.data,
+        ("task", "data", "seed", "ta.model", "student.model", "tutor.format"),
+    ),
+    Stage(
+        "warmup",
+        "Label-only warm-up of the assistant",
+        phases.warmup,
+        ("ta", "warmup", "seed", "data.labels"),
+        ("data",),
+    ),
+    Stage(
+        "score",
+        "Difficulty and embeddings of the pool",
+        phases.score_stage,
+        ("select.difficulty", "task.answers"),
+        ("data", "warmup"),
+    ),
+    Stage("select", "Selection of what to ask", phases.select, ("select", "budget", "seed"), ("data", "score")),
+    Stage(
+        "teach",
+        "Teacher queries",
+        apprenticeship.teach,
+        ("teacher", "budget", "task.answers", "data.labels", "seed"),
+        ("data", "select"),
+    ),
+    Stage(
+        "apprentice",
+        "Training of the assistant, and its gate",
+        apprenticeship.apprentice,
+        ("ta", "gate", "seed", "tutor", "task"),
+        ("data", "warmup", "teach"),
+    ),
+    Stage(
+        "annotate",
+        "Annotation of the pool by the assistant",
+        phases.annotate,
+        ("annotate", "task", "data.labels"),
+        ("data", "apprentice"),
+    ),
+    Stage(
+        "align", "Instruction alignment of the student", phases.align, ("student", "align", "seed", "tutor", "task"), ()
+    ),
+    Stage(
+        "tutor",
+        "Tutoring of the student",
+        phases.tutor,
+        ("student", "tutor", "seed", "task"),
+        ("teach", "annotate", "align"),
+    ),
+    Stage(
+        "baseline",
+        "Baseline: direct distillation, same budget",
+        phases.baseline,
+        ("student", "baseline", "tutor", "seed", "task"),
+        ("teach", "align"),
+    ),
+    Stage(
+        "evaluate",
+        "Accuracy on the test split",
+        phases.evaluate,
+        ("task", "tutor.format"),
+        ("data", "apprentice", "tutor", "baseline"),
+    ),
+)
+
+
+def slice_of(recipe: Recipe, reads: Sequence[str]) -> dict[str, Any]:
+    """The values of the dotted names in `reads`."""
+    whole = recipe.model_dump(mode="json")
+    found: dict[str, Any] = {}
+    for dotted in reads:
+        value: Any = whole
+        for part in dotted.split("."):
+            value = value[part]
+        found[dotted] = value
+    return found
+
+
+def _base_digest(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
+    """Digests of models on disk: another base model under the same name is another input."""
+    digests = {}
+    for part, spec in (("ta", recipe.ta), ("student", recipe.student)):
+        where = Path(locate(spec.model))
+        if any(r == part or r.startswith(part + ".") for r in reads) and where.is_dir():
+            digests[part] = digest_tree(where)
+    return digests
+
+
+def stage_key(stage: Stage, recipe: Recipe, outputs: dict[str, str]) -> str:
+    """Key of `stage` for `recipe`, given the digests of the outputs it reads."""
+    parts = {
+        "stage": stage.name,
+        "version": stage.version,
+        "recipe": slice_of(recipe, stage.reads),
+        "inputs": {name: outputs[name] for name in stage.needs},
+        "bases": _base_digest(recipe, stage.reads),
+    }
+    return sha256_text(canonical(parts))
+
+
+def run_stages(run: Run, recipe: Recipe, ctx: Context, until: str | None = None) -> int:
+    """Bring every stage up to date; returns how many did any work."""
+    outputs: dict[str, str] = {}
+    worked = 0
+    neighbours = [r for r in all_runs(run.path.parent) if r.path != run.path]
+    ctx = replace(
+        ctx,
+        borrow=lambda: [
+            r.path / apprenticeship.LEDGER for r in neighbours if (r.path / apprenticeship.LEDGER).exists()
+        ],
+    )
+    for number, stage in enumerate(STAGES, 1):
+        key = stage_key(stage, recipe, outputs)
+        record = run.stage(stage.name)
+        if record and record["key"] == key and run.folder(stage.name).is_dir():
+            outputs[stage.name] = record["output"]
+            continue
+        head = f"[{number}/{len(STAGES)}] {stage.title}"
+        if _take_from(neighbours, stage, key, run):
+            say(f"{head}: taken from an equal run")
+        else:
+            say(head)
+            _work(run, stage, key, ctx)
+            worked += 1
+        outputs[stage.name] = run.manifest["stages"][stage.name]["output"]
+        if stage.name == until:
+            break
+    return worked
+
+
+def _take_from(neighbours: Sequence[Run], stage: Stage, key: str, run: Run) -> bool:
+    """Copy an equal finished stage of another run, if its files are still what its manifest says."""
+    for other in neighbours:
+        record = other.stage(stage.name)
+        folder = other.folder(stage.name)
+        if not record or record["key"] != key or not folder.is_dir() or digest_tree(folder) != record["output"]:
+            continue
+        partial = run.folder(f"{stage.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(folder, partial)
+        if stage.name == "teach":
+            shutil.copy(other.path / apprenticeship.LEDGER, run.path / apprenticeship.LEDGER)
+        commit(run, stage.name, partial, {**record, "taken_from": other.path.name})
+        return True
+    return False
+
+
+def _work(run: Run, stage: Stage, key: str, ctx: Context) -> None:
+    """Do the stage in its partial folder: go on with a half-done one of the same key, start afresh otherwise."""
+    partial = run.folder(f"{stage.name}.partial")
+    marker = partial / KEY
+    if partial.exists() and (not marker.exists() or marker.read_text() != key):
+        shutil.rmtree(partial)
+    partial.mkdir(exist_ok=True)
+    marker.write_text(key)
+    start = time.time()
+    metrics = stage.work(ctx, partial)
+    marker.unlink()
+    seconds = round(time.time() - start, 2)
+    record = {"key": key, "version": stage.version, "started": start, "seconds": seconds, "metrics": metrics}
+    commit(run, stage.name, partial, record)
+    say(f"  done in {seconds:.0f} s: {_brief(metrics)}")
+
+
+def _brief(metrics: Metrics) -> str:
+    shown = [f"{k} {v}" for k, v in metrics.items() if isinstance(v, (int, float, str)) and not isinstance(v, bool)]
+    return ", ".join(shown)

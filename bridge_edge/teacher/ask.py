@@ -1,0 +1,285 @@
+"""The loop that asks a teacher within a budget: reserve, call, settle, retry, and stop cleanly.
+
+One thread (the caller's) decides and reserves, in the order of the requests, so that the same money buys the same
+items; a few workers make one attempt each and settle it themselves, so that a paid answer is on disk before anyone
+hears of it. What the ledger already holds is taken from there without a call. Near a cap the loop waits for answers in
+flight, since they nearly always cost less than was reserved, and stops only when nothing is in flight and the next
+worst case does not fit. The first Ctrl-C sends nothing more and waits for the answers already paid for; the second
+gives them up (they stay counted). Running the same thing again goes on where it stopped.
+
+The text of a reply is kept in the ledger as it came and cleaned (`sanitize`) on its way out.
+
+Not covered: adapting the concurrency to the server's rate limits, and batch endpoints.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from bridge_edge.budget import AlreadyAnswered, Answer, BudgetExhausted, InFlight, Ledger, Reservation
+from bridge_edge.teacher.attempt import attempt, first_interrupt
+from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError
+from bridge_edge.teacher.outcome import Failure, Outcome, Policy, Progress
+from bridge_edge.teacher.prompt import build_prompt, sanitize
+
+__all__ = ["Failure", "Outcome", "Policy", "Progress", "ask_all", "build_prompt", "sanitize"]
+
+FINAL = {"filtered", "refused"}  # paid replies that asking again would only buy again
+POLL_S = 0.2
+
+
+def ask_all(
+    teacher: Teacher,
+    ledger: Ledger,
+    requests: Sequence[Request],
+    concurrency: int = 4,
+    progress: Callable[[Progress], None] | None = None,
+    policy: Policy | None = None,
+) -> Outcome:
+    """Ask every request that has no answer yet, within the ledger's caps. Raises KeyboardInterrupt after Ctrl-C."""
+    if ledger.price != teacher.price:
+        raise ValueError(f"the ledger counts at {ledger.price}, the teacher {teacher.name} costs {teacher.price}")
+    if concurrency < 1:
+        raise ValueError("concurrency is at least 1")
+    return _Asker(teacher, ledger, requests, concurrency, progress, policy or Policy()).run()
+
+
+@dataclass
+class _Job:
+    """All requests with one hash: asked once."""
+
+    hash: str
+    requests: list[Request]
+    tries: int = 0
+    waiting_since: float | None = None
+    result: Reply | TeacherError | None = None
+
+    @property
+    def request(self) -> Request:
+        return self.requests[0]
+
+
+@dataclass(frozen=True)
+class _Event:
+    """What a worker reports: an answer, a teacher's error, or something nobody expected (a full disk, a bug)."""
+
+    job: _Job
+    result: Answer | TeacherError | Exception
+
+
+class _Asker:
+    def __init__(
+        self,
+        teacher: Teacher,
+        ledger: Ledger,
+        requests: Sequence[Request],
+        concurrency: int,
+        progress: Callable[[Progress], None] | None,
+        policy: Policy,
+    ) -> None:
+        self.teacher, self.ledger, self.concurrency = teacher, ledger, concurrency
+        self.progress, self.policy = progress, policy
+        self.jobs: dict[str, _Job] = {}
+        for request in requests:
+            key = teacher.request_hash(request)
+            self.jobs.setdefault(key, _Job(key, [])).requests.append(request)
+        self.ready: deque[_Job] = deque()
+        self.later: list[tuple[float, int, _Job]] = []  # a heap by due time
+        self.flying: dict[str, Reservation] = {}
+        self.work: SimpleQueue[tuple[_Job, Reservation] | None] = SimpleQueue()
+        self.events: SimpleQueue[_Event | None] = SimpleQueue()  # None: Ctrl-C
+        self.not_before = 0.0
+        self.done = self.failed = self.failed_in_a_row = 0
+        self.interrupted = False
+        self.crash: Exception | None = None
+        self.outcome = Outcome()
+
+    def run(self) -> Outcome:
+        for job in self.jobs.values():
+            self._recall(job)
+        self._tell()
+        workers = min(self.concurrency, len(self.ready))
+        for _ in range(workers):
+            # Daemons: an answer that the user gave up on must not hold up the end of the program.
+            threading.Thread(target=self._worker, daemon=True).start()
+        try:
+            with first_interrupt(lambda: self.events.put(None)):
+                self._loop()
+        except KeyboardInterrupt:
+            self._give_up()
+            raise
+        except BaseException:  # the ledger or the progress display failed: what is in flight is still paid for
+            self._drain()
+            raise
+        finally:
+            for _ in range(workers):
+                self.work.put(None)
+        if self.crash is not None:
+            raise self.crash
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return self._collect()
+
+    @property
+    def halted(self) -> bool:
+        return self.interrupted or self.crash is not None or self.outcome.stopped_by is not None
+
+    def _recall(self, job: _Job) -> None:
+        """Take what the ledger holds, or queue the job."""
+        if (answer := self.ledger.answer_for(job.hash)) is not None:
+            self._from_ledger(job, answer)
+            return
+        last = self.ledger.last_reply(job.hash)
+        if last is not None and last.status in FINAL:
+            message = f"item {job.request.item_id!r}: {last.status} reply, bought before and not asked for again"
+            self._end(job, TeacherError(message, last.status, scope="item"))
+        else:
+            self.ready.append(job)
+
+    def _from_ledger(self, job: _Job, answer: Answer) -> None:
+        self._accept(job, answer)
+        self.outcome.from_ledger += 1
+
+    def _accept(self, job: _Job, answer: Answer) -> None:
+        used = (answer.prompt_tokens, answer.completion_tokens)
+        self._end(job, Reply(sanitize(answer.text, self.policy.max_chars), *used, answer.finish_reason, answer.model))
+
+    def _end(self, job: _Job, result: Reply | TeacherError) -> None:
+        job.result = result
+        self.done += isinstance(result, Reply)
+        self.failed += isinstance(result, TeacherError)
+
+    def _loop(self) -> None:
+        while True:
+            now = time.monotonic()
+            while self.later and self.later[0][0] <= now:
+                self.ready.appendleft(heapq.heappop(self.later)[2])
+            while self.ready and len(self.flying) < self.concurrency and now >= self.not_before and not self.halted:
+                if not self._launch(self.ready[0]):
+                    break
+            if not self.flying and (self.halted or not (self.ready or self.later)):
+                return
+            with suppress(Empty):
+                self._hear(self.events.get(timeout=self._patience()))
+
+    def _patience(self) -> float:
+        """How long to wait for an event before looking again whether something is due."""
+        now, due = time.monotonic(), [POLL_S]
+        if not self.halted:
+            due += [when - now for when, _, _ in self.later[:1]]
+        return max(0.001, min(due))
+
+    def _launch(self, job: _Job) -> bool:
+        """Reserve and hand the first ready job to a worker; False where money is waited for or gone."""
+        request = job.request
+        try:
+            bound = self.teacher.prompt_tokens(request)
+            reservation = self.ledger.reserve(job.hash, request.item_id, bound, request.max_tokens)
+        except AlreadyAnswered as found:
+            self._from_ledger(job, found.answer)
+        except InFlight as elsewhere:
+            self._wait_for_other(job, str(elsewhere))
+        except BudgetExhausted as error:
+            if not self.flying:
+                self.outcome.stopped_by, self.outcome.message = error.cap, str(error)
+            return False
+        else:
+            job.tries += 1
+            self.flying[job.hash] = reservation
+            self.work.put((job, reservation))
+            self.outcome.asked += 1
+        self.ready.popleft()
+        return True
+
+    def _wait_for_other(self, job: _Job, who: str) -> None:
+        now = time.monotonic()
+        job.waiting_since = now if job.waiting_since is None else job.waiting_since
+        if now - job.waiting_since > self.policy.elsewhere_s:
+            error = TeacherError(f"{who}; it gave no answer in time", "in flight elsewhere", scope="item")
+            self._end(job, error)
+        else:
+            self._postpone(job, now + POLL_S)
+
+    def _postpone(self, job: _Job, due: float) -> None:
+        heapq.heappush(self.later, (due, id(job), job))
+
+    def _hear(self, event: _Event | None) -> None:
+        if event is None:
+            self.interrupted = True
+            return
+        del self.flying[event.job.hash]
+        if isinstance(event.result, Answer):
+            self._accept(event.job, event.result)
+            self.failed_in_a_row = 0
+        elif isinstance(event.result, TeacherError):
+            self._missed(event.job, event.result)
+        else:
+            self.crash = event.result
+        self._tell()
+
+    def _missed(self, job: _Job, error: TeacherError) -> None:
+        """Retry, give up on the item, or stop."""
+        policy, pause = self.policy, error.retry_after or 0.0
+        if error.retryable and pause > policy.longest_pause_s:
+            self._end(job, error)
+            self._stop(f"the teacher asks to wait {pause:.0f} s; run the same command again after that")
+        elif error.retryable and job.tries <= policy.retries:
+            due = time.monotonic() + max(pause, policy.wait(job.tries))
+            if pause:  # meant for all of us, not for this request alone
+                self.not_before = max(self.not_before, due)
+            self._postpone(job, due)
+        else:
+            self._end(job, error)
+            self.failed_in_a_row += error.scope != "item"
+            if error.scope == "all":
+                self._stop(str(error))
+            elif self.failed_in_a_row >= policy.failures_in_a_row:
+                self._stop(f"{self.failed_in_a_row} items in a row failed, the last one: {error}")
+
+    def _stop(self, message: str) -> None:
+        if self.outcome.stopped_by is None:
+            self.outcome.stopped_by, self.outcome.message = "teacher", message
+
+    def _worker(self) -> None:
+        while (task := self.work.get()) is not None:
+            job, reservation = task
+            try:
+                result = attempt(self.teacher, self.ledger, job.request, reservation)
+                self.events.put(_Event(job, result))
+            except Exception as error:
+                self.events.put(_Event(job, error))
+
+    def _drain(self) -> None:
+        while self.flying:
+            event = self.events.get()
+            if event is not None:
+                self.flying.pop(event.job.hash, None)
+
+    def _give_up(self) -> None:
+        """The second Ctrl-C: what is in flight stays counted; a worker that still gets its answer may settle it."""
+        for reservation in self.flying.values():
+            with suppress(ValueError):  # a worker was quicker
+                self.ledger.fail(reservation, "interrupted", "given up by the user")
+
+    def _tell(self) -> None:
+        if self.progress is not None:
+            self.progress(Progress(self.done, self.failed, len(self.jobs), self.ledger.totals()))
+
+    def _collect(self) -> Outcome:
+        for job in self.jobs.values():
+            for request in job.requests:
+                if isinstance(job.result, Reply):
+                    self.outcome.replies.setdefault(request.item_id, []).append(job.result)
+                elif job.result is None:
+                    self.outcome.left += 1
+                else:
+                    failure = Failure(request.item_id, request.sample, job.result.status, str(job.result))
+                    self.outcome.failures.append(failure)
+        return self.outcome

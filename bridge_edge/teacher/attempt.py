@@ -1,0 +1,72 @@
+"""One attempt at one request, entered in the ledger whatever comes of it; and the handling of Ctrl-C around many."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from bridge_edge.budget import Answer, Ledger, Reservation
+from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError
+
+
+def attempt(teacher: Teacher, ledger: Ledger, request: Request, reservation: Reservation) -> Answer | TeacherError:
+    """Call the teacher once and settle; what is returned is on disk. Only what nobody expects is raised."""
+    start = time.monotonic()
+    try:
+        reply = teacher.ask(request)
+    except TeacherError as error:
+        _enter(ledger, reservation, error, time.monotonic() - start)
+        return error
+    except Exception as error:
+        ledger.fail(reservation, "crashed", type(error).__name__, latency_s=time.monotonic() - start)
+        raise
+    return _settle(ledger, reservation, reply, time.monotonic() - start)
+
+
+def _enter(ledger: Ledger, reservation: Reservation, error: TeacherError, latency_s: float) -> None:
+    """A failed attempt: released, kept as possibly billed, or settled as a useless reply that was paid for."""
+    if error.billed == "yes":
+        reply = error.reply or Reply("", None, None)
+        _settle(ledger, reservation, reply, latency_s, error.status, str(error))
+    else:
+        ledger.fail(reservation, error.status, str(error), False if error.billed == "no" else None, latency_s)
+
+
+def _settle(
+    ledger: Ledger, reservation: Reservation, reply: Reply, latency_s: float, status: str = "ok", error: str = ""
+) -> Answer:
+    return ledger.settle(
+        reservation,
+        reply.usage,
+        reply.text,
+        status,
+        finish_reason=reply.finish_reason,
+        model=reply.model,
+        error=error,
+        latency_s=latency_s,
+    )
+
+
+@contextmanager
+def first_interrupt(tell: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C calls `tell`, the next raises KeyboardInterrupt; outside the main thread nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen = False
+
+    def handler(signum: int, frame: object) -> None:
+        nonlocal seen
+        if seen:
+            raise KeyboardInterrupt
+        seen = True
+        tell()
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

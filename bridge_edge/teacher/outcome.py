@@ -1,0 +1,58 @@
+"""What the asking loop is told and what it gives back: patience, progress, failures and the outcome."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from bridge_edge.budget import Totals
+from bridge_edge.teacher.base import Reply
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How patient to be."""
+
+    retries: int = 4
+    first_wait_s: float = 0.5
+    most_wait_s: float = 30.0
+    longest_pause_s: float = 120.0  # a server that asks for more stops the run
+    failures_in_a_row: int = 5  # items in a row that the teacher failed on
+    elsewhere_s: float = 600.0  # how long to wait for an answer that another process is fetching
+    max_chars: int = 20_000
+
+    def wait(self, tries: int) -> float:
+        """Exponential backoff with jitter, so that many clients do not come back together."""
+        return min(self.most_wait_s, self.first_wait_s * 2.0 ** (tries - 1)) * random.uniform(0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that ended without an answer."""
+
+    item_id: str
+    sample: int
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    done: int
+    failed: int
+    total: int
+    totals: Totals
+
+
+@dataclass
+class Outcome:
+    """Replies by item id in the order of the requests. `stopped_by` is None, a cap ("queries", "tokens", "usd") or
+    "teacher", and `message` says why; `left` requests were then not asked."""
+
+    replies: dict[str, list[Reply]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    stopped_by: str | None = None
+    message: str = ""
+    asked: int = 0
+    from_ledger: int = 0
+    left: int = 0

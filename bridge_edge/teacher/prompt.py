@@ -1,0 +1,73 @@
+"""The teacher's prompt, and the cleaning of what comes back.
+
+A student learns the form of the rationales as much as their content, so the form is asked for: short steps, then a last
+line with the answer among the choices. What a teacher writes is untrusted text: it may hold control characters, or the
+special tokens of some chat template, which a tokenizer would read as the end of a turn or a new role.
+
+Not covered: wrong or poisoned content; see the filters of the annotation stage.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from bridge_edge.data.card import ANSWER, Card
+from bridge_edge.data.samples import Sample
+from bridge_edge.errors import unknown
+from bridge_edge.teacher.base import Message
+
+STYLES = {
+    "steps": "Reason step by step before you answer: at most five short sentences, one step each, and only facts"
+    " from the question or rules that you name.",
+    "brief": "Give the reason in one or two short sentences before you answer.",
+    "detailed": "Reason step by step before you answer: name the rule, apply it to each relevant fact, do every"
+    " calculation in full, and stay under 150 words.",
+    "answer": "Do not explain.",
+}
+
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co"}  # controls, formatting (bidirectional overrides), surrogates, private use
+_KEPT = "\n\t\u200c\u200d"  # the joiners are part of Persian and Indic spelling
+_BREAKS = re.compile("\r\n|[\r\u2028\u2029\x0b\x0c\x85]")
+_SPECIAL = re.compile(
+    r"<[|\uff5c][^<>\n]{0,64}?[|\uff5c]>"  # <|im_start|> and its full-width cousins
+    r"|<(?:start|end)_of_turn>|<unused\d{1,4}>|<extra_id_\d{1,4}>|</s>|<</?SYS>>|</?tool_(?:call|response)>|</?think>"
+    r"|<(?:bos|eos|pad|unk|mask|s|cls|sep)>"
+    r"|\[/?(?:INST|SYS|CLS|SEP|PAD|UNK|MASK|EOS|BOS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
+    re.IGNORECASE,
+)
+_ROLE = re.compile(
+    r"^[ \t]*(?:#{1,4}[ \t]*)?(?:system|user|assistant|human)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE
+)
+_PASSES = 8
+
+
+def build_prompt(card: Card, sample: Sample, style: str = "steps") -> list[Message]:
+    """The messages that ask a teacher for a rationale in `style` and a last line with the answer."""
+    if style not in STYLES:
+        raise unknown("prompt style", style, STYLES)
+    last = f"End with one last line of the form '{ANSWER} X'"
+    if card.answers:
+        last += f", where X is exactly one of: {', '.join(card.answers)}"
+    system = f"{STYLES[style]} {last}. Write plain text without headings, lists or markup."
+    messages = [{"role": "system", "content": system}]
+    return [*messages, {"role": "user", "content": sample.prompt}]
+
+
+def sanitize(text: str, max_chars: int = 20_000) -> str:
+    """`text` without hidden thoughts, control characters, special tokens and role labels, cut at `max_chars`.
+
+    Removing one token may join the halves of another, so it is done again until nothing changes; a text nested deeper
+    than a few layers is an attack and loses its brackets.
+    """
+    text = _BREAKS.sub("\n", text[: 4 * max_chars])
+    text = "".join(c for c in text if c in _KEPT or unicodedata.category(c) not in _INVISIBLE)
+    thought, _, said = text.rpartition("</think>")
+    text = said if thought and said.strip() else text
+    for _ in range(_PASSES):
+        before, text = text, _ROLE.sub("", _SPECIAL.sub("", text))
+        if before == text:
+            break
+    else:
+        text = re.sub(r"[<>\[\]|\uff5c]", "", text)
+    return re.sub(r"\n{3,}", "\n\n", text)[:max_chars].strip()

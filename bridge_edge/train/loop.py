@@ -1,0 +1,163 @@
+"""The one training loop.
+
+Warm-up, apprenticeship, alignment, tutoring and the baselines all call `train`; they differ in the examples and in
+the weights of the loss, never in a copy of this loop. It is resumable: with a checkpoint path it continues after
+`kill -9` from the last checkpoint, with the same data order.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from bridge_edge.errors import UserError
+from bridge_edge.progress import Advance
+from bridge_edge.train.batches import ANSWER, RATIONALE, Batch, Encoded, collate, epoch
+from bridge_edge.train.losses import segment_nll, supervised_logits
+from bridge_edge.train.optim import Optimizer, build_optimizer, schedule
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train. `weights` maps segment codes to loss weights; `micro_tokens` bounds one forward pass."""
+
+    lr: float
+    epochs: float
+    batch_tokens: int
+    micro_tokens: int
+    optimizer: str = "muon"
+    weight_decay: float = 0.01
+    precision: str = "auto"
+    seed: int = 0
+    weights: tuple[tuple[int, float], ...] = ((RATIONALE, 1.0), (ANSWER, 1.0))
+    save_every: float = 30.0
+
+
+@dataclass
+class Trained:
+    """What a training did: optimiser steps, real tokens seen, seconds, mean loss of the last tenth."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    loss: float
+
+    def record(self) -> dict[str, Any]:
+        return {**asdict(self), "tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else None}
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """bf16 where it was asked for, or where `auto` finds hardware that multiplies it natively."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def step_plan(examples: Sequence[Encoded], plan: Plan) -> list[list[list[int]]]:
+    """All optimiser steps: each a list of micro-batches, each a list of indices.
+
+    A step joins micro-batches of different lengths, so that its gradient is not that of one length alone.
+    """
+    per_step = max(1, plan.batch_tokens // plan.micro_tokens)
+    steps: list[list[list[int]]] = []
+    for number in range(math.ceil(plan.epochs)):
+        micro = epoch(examples, min(plan.micro_tokens, plan.batch_tokens), plan.seed * 1_000 + number)
+        share = min(1.0, plan.epochs - number)
+        micro = micro[: max(1, round(len(micro) * share))]
+        steps.extend(micro[i : i + per_step] for i in range(0, len(micro), per_step))
+    return steps
+
+
+def train(
+    model: PreTrainedModel,
+    examples: Sequence[Encoded],
+    plan: Plan,
+    pad_id: int,
+    advance: Advance,
+    checkpoint: Path | None = None,
+) -> Trained:
+    """Train `model` in place on `examples`. Raises UserError where nothing can be learnt (no examples, loss not finite)."""
+    if not examples:
+        raise UserError("there is nothing to train on", "enlarge the pool or the budget, or loosen the filters")
+    steps = step_plan(examples, plan)
+    optimizer = build_optimizer(model, plan.optimizer, plan.lr, plan.weight_decay)
+    bf16 = use_bf16(plan.precision, model.device)
+    state = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": 0.0}
+    if checkpoint and checkpoint.exists():
+        state = _restore(model, optimizer, checkpoint)
+        advance(state["step"] / len(steps), "resumed")
+    model.train()
+    last = saved = time.monotonic()
+    for number in range(int(state["step"]), len(steps)):
+        batches = [collate([examples[i] for i in rows], pad_id) for rows in steps[number]]
+        loss = _step(model, optimizer, batches, plan, bf16, schedule(number, len(steps)))
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss became {loss} at step {number + 1}", "lower the learning rate, e.g. student.lr=5e-4"
+            )
+        now = time.monotonic()
+        decay = min(0.95, (number + 1) / (number + 10))
+        state["loss"] = decay * state["loss"] + (1 - decay) * loss if number else loss
+        state["step"] = number + 1
+        state["tokens"] += sum(b.tokens for b in batches)
+        state["seconds"] += now - last
+        last = now
+        advance(1 / len(steps), f"loss {state['loss']:.3f}  {state['tokens'] / state['seconds']:,.0f} tokens/s")
+        if checkpoint and now - saved > plan.save_every and number + 1 < len(steps):
+            _save(model, optimizer, state, checkpoint)
+            saved = last = time.monotonic()
+    model.eval()
+    return Trained(len(steps), int(state["tokens"]), round(state["seconds"], 3), round(state["loss"], 5))
+
+
+def _step(
+    model: PreTrainedModel, optimizer: Optimizer, batches: list[Batch], plan: Plan, bf16: bool, scale: float
+) -> float:
+    """One optimiser step over its micro-batches, each weighted by its share of the rows; returns the loss."""
+    rows = sum(len(b.ids) for b in batches)
+    weights: Mapping[int, float] = dict(plan.weights)
+    total = 0.0
+    for batch in batches:
+        moved = Batch(batch.ids.to(model.device), batch.segments.to(model.device), batch.tokens)
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+            logits, labels, segments = supervised_logits(model, moved)
+        loss = segment_nll(logits, labels, segments, weights) * (len(batch.ids) / rows)
+        loss.backward()
+        total += float(loss.detach())
+    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+    optimizer.step(scale)
+    return total
+
+
+def _save(model: PreTrainedModel, optimizer: Optimizer, state: dict[str, float], path: Path) -> None:
+    """Weights that train, optimiser and position, in one file that replaces the former one atomically."""
+    trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    temporary = path.with_suffix(".tmp")
+    try:
+        torch.save({"model": trained, "optimizer": optimizer.state_dict(), "state": state}, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write the checkpoint {path}: {error}", "free some space and run the same command again"
+        ) from error
+
+
+def _restore(model: PreTrainedModel, optimizer: Optimizer, path: Path) -> dict[str, float]:
+    loaded = torch.load(path, weights_only=True)
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in loaded["model"].items():
+            own[name].copy_(value)
+    optimizer.load_state_dict(loaded["optimizer"])
+    return dict(loaded["state"])

@@ -1,0 +1,71 @@
+"""Optimisers and the learning-rate schedule.
+
+`muon` gives every hidden matrix to torch's Muon (orthogonalised momentum, https://kellerjordan.github.io/posts/muon/)
+and the rest (embeddings, norms, biases) to AdamW; `adamw` gives everything to AdamW. Both hide behind one object with
+the three calls the loop needs, so that the loop does not know which it has.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from bridge_edge.errors import UserError
+
+OPTIMIZERS = ("muon", "adamw")
+
+
+class Optimizer:
+    """One or more torch optimisers stepped together; `scale` multiplies every base learning rate."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+        self.base = [[group["lr"] for group in part.param_groups] for part in parts]
+
+    def step(self, scale: float) -> None:
+        for part, rates in zip(self.parts, self.base, strict=True):
+            for group, rate in zip(part.param_groups, rates, strict=True):
+                group["lr"] = rate * scale
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def build_optimizer(model: torch.nn.Module, name: str, lr: float, weight_decay: float = 0.01) -> Optimizer:
+    """Make the optimiser `name` over the trainable parameters of `model`.
+
+    `lr` is AdamW's rate; Muon's updates are scaled to AdamW's RMS (adjust_lr_fn="match_rms_adamw"), so the
+    same number serves both. Raises UserError for an unknown name.
+    """
+    if name not in OPTIMIZERS:
+        raise UserError(f"unknown optimizer {name!r}", f"choose one of: {', '.join(OPTIMIZERS)}")
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
+    for label, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        hidden = parameter.ndim == 2 and "embed" not in label and "lm_head" not in label
+        (matrices if hidden and name == "muon" else others).append(parameter)
+    parts: list[torch.optim.Optimizer] = []
+    if matrices:
+        parts.append(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+    if others:
+        parts.append(torch.optim.AdamW(others, lr=lr, weight_decay=0.0, betas=(0.9, 0.98), fused=True))
+    return Optimizer(parts)
+
+
+def schedule(step: int, total: int, warmup: float = 0.05, floor: float = 0.02) -> float:
+    """Factor of the base learning rate at `step` of `total`: linear warm-up, then cosine down to `floor`."""
+    rise = max(1, int(total * warmup))
+    if step < rise:
+        return (step + 1) / rise
+    progress = (step - rise) / max(1, total - rise)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -1,0 +1,1 @@
+"""Domains by name: a folder each with `recipe.yaml` and `task.py`; installed as `bridge_edge.recipes`."""

@@ -1,0 +1,1 @@
+"""The finance domain: ratios of a company statement; see `task.py`."""

@@ -1,0 +1,1 @@
+"""The medical domain: clinical formulas and scores; see `task.py`."""

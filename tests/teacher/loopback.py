@@ -1,0 +1,90 @@
+"""A real HTTP server on loopback that speaks the chat completions protocol and counts what it billed."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Scripted = tuple[int, dict[str, str], str | bytes]
+
+
+def chat(text: str, prompt: int = 40, completion: int = 8, **more: Any) -> str:
+    """The body of a chat completion; `usage=None` leaves the usage out."""
+    message = {"role": "assistant", "content": text}
+    body: dict[str, Any] = {"id": "x", "object": "chat.completion", "created": 1, "model": "toy-1"}
+    body["choices"] = [{"index": 0, "message": message, "finish_reason": more.pop("finish_reason", "stop")}]
+    body["usage"] = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    body.update(more)
+    return json.dumps({k: v for k, v in body.items() if v is not None})
+
+
+class Server:
+    """`script(number, body)` says what the number-th request gets: status, headers, body."""
+
+    def __init__(self, script: Callable[[int, dict], Scripted], delay: float = 0.0) -> None:
+        self.script, self.delay = script, delay
+        self.bodies: list[dict] = []
+        self.headers: list[dict[str, str]] = []
+        self.billed: list[tuple[int, int]] = []
+        self.lock = threading.Lock()
+        self.url = ""
+
+    def handle(self, body: dict, headers: dict[str, str]) -> Scripted:
+        with self.lock:
+            self.bodies.append(body)
+            self.headers.append(headers)
+            number = len(self.bodies) - 1
+        time.sleep(self.delay)
+        status, more, text = self.script(number, body)
+        if status == 200:
+            try:
+                usage = json.loads(text)["usage"]
+                with self.lock:
+                    self.billed.append((usage["prompt_tokens"], usage["completion_tokens"]))
+            except (ValueError, LookupError, TypeError, RecursionError):
+                pass
+        return status, more, text
+
+
+@contextmanager
+def serve(script: Callable[[int, dict], Scripted], delay: float = 0.0) -> Iterator[Server]:
+    server = Server(script, delay)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, headers, text = server.handle(body, dict(self.headers))
+            if status == 0:  # a reset: the connection is closed without a word
+                self.close_connection = True
+                return
+            data = text if isinstance(text, bytes) else text.encode()
+            self.send_response(status)
+            for name, value in {"Content-Type": "application/json", **headers}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Quiet(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:  # a client that hangs up is part of the test
+            pass
+
+    http = Quiet(("127.0.0.1", 0), Handler)
+    server.url = f"http://127.0.0.1:{http.server_port}/v1"
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        http.shutdown()
+        http.server_close()
