@@ -116,8 +116,9 @@ def bench_many(
     if not samples or not paths:
         raise UserError(f"nothing to benchmark: no {'artifact' if samples else 'samples'}", "give at least one of each")
     if load is None:
-        from bridge_edge.runtimes.load import load_runtime as load
+        from bridge_edge.runtimes.load import load_runtime
 
+        load = load_runtime
     prompts = [sample.prompt for sample in samples[: options.prompts]]
     idle = contention.watch()
     subjects: list[_Subject] = []

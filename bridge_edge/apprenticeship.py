@@ -20,7 +20,7 @@ from bridge_edge.data.pool import load_task, make_card
 from bridge_edge.data.samples import TEACHER, Sample, write_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import to_json
-from bridge_edge.phases import Context, Metrics, fit, measure
+from bridge_edge.phases import Context, Metrics, contradicts, fit, measure
 from bridge_edge.prices import Caps, Price, Usage
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
@@ -42,8 +42,8 @@ def make_teacher(recipe: Recipe, samples: Sequence[Sample]) -> Teacher:
     if spec.kind == "openai":
         from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
 
-        where = {"base_url": spec.base_url} if spec.base_url else {}
-        return OpenAITeacher(Endpoint(spec.model, key_env=spec.api_key_env, timeout_s=spec.timeout, **where), price)
+        endpoint = Endpoint(spec.model, key_env=spec.api_key_env, timeout_s=spec.timeout)
+        return OpenAITeacher(replace(endpoint, base_url=spec.base_url) if spec.base_url else endpoint, price)
     from bridge_edge.teacher.expert import ExpertTeacher
 
     return ExpertTeacher(load_task(recipe.task.module or ""), {s.id: s for s in samples}, price, recipe.seed)
@@ -63,21 +63,22 @@ def take_over(ledger: Ledger, teacher: Teacher, requests: Sequence[Request], oth
     """Copy answers that other runs have paid for into this ledger; returns how many."""
     taken = 0
     for path in others:
-        with closing(Ledger(path)) as other:
-            for request in requests:
-                key = teacher.request_hash(request)
-                if ledger.answer_for(key):
-                    continue
-                answer = other.answer_for(key)
-                if answer is None:
-                    continue
-                try:
-                    _copy(ledger, teacher, request, answer, path.parent.name)
-                except BudgetExhausted:
-                    return taken
-                except AlreadyAnswered:
-                    continue
-                taken += 1
+        try:
+            with closing(Ledger(path)) as other:
+                known = [(r, other.answer_for(teacher.request_hash(r))) for r in requests]
+        except UserError as error:  # a damaged neighbour is not this run's trouble
+            say(f"  note: cannot look for answers in {path}: {error.message}")
+            continue
+        for request, answer in known:
+            if answer is None or ledger.answer_for(answer.request_hash):
+                continue
+            try:
+                _copy(ledger, teacher, request, answer, path.parent.name)
+            except BudgetExhausted:
+                return taken
+            except AlreadyAnswered:
+                continue
+            taken += 1
     return taken
 
 
@@ -147,7 +148,7 @@ def _read_replies(recipe: Recipe, chosen: Sequence[Sample], outcome: Outcome) ->
             parsed = parse(sanitize(reply.text), recipe.task.answers)
             if parsed.answer is None:
                 unparsed += 1
-            elif recipe.data.labels == "gold" and sample.answer is not None and parsed.answer != sample.answer:
+            elif recipe.data.labels == "gold" and contradicts(parsed.answer, sample.answer):
                 contradicted += 1
             else:
                 taught.append(replace(sample, rationale=parsed.rationale, answer=parsed.answer, provenance=TEACHER))

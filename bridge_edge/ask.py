@@ -81,8 +81,8 @@ def _writer() -> Callable[[str], None]:
         if mark >= shown:
             click.secho(text[shown:mark], dim=True, nl=False)
             shown = mark
-        style = {"bold": True} if 0 <= mark <= shown else {"dim": True}
-        click.secho(text[shown:held], nl=False, **style)
+        answer = 0 <= mark <= shown
+        click.secho(text[shown:held], nl=False, bold=answer or None, dim=not answer or None)
         shown = max(shown, held)
 
     return write

@@ -1,7 +1,7 @@
 """The command line: click verbs that translate words into calls and print what comes back.
 
-Every verb takes `--json` (one JSON object, the last line of stdout); people's text and progress go to stderr, except the
-tables that a verb exists to print. Exit codes: 0 done, 1 a check failed (parity, doctor), 2 bad input, 130 Ctrl-C.
+Every verb takes `--json` (one JSON object, the last line of stdout); people's text and progress go to stderr, except
+the tables that a verb exists to print. Exit codes: 0 done, 1 a check failed (parity, doctor), 2 bad input, 130 Ctrl-C.
 Heavy modules are imported inside the verbs, so that `--help` answers at once.
 """
 
@@ -30,6 +30,8 @@ def quiet_environment() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if own := os.environ.get("BRIDGE_EDGE_HOME"):
+        os.environ.setdefault("HF_HOME", str(Path(own) / "huggingface"))
 
 
 def emit(as_json: bool, value: dict[str, Any], text: str) -> None:
@@ -212,10 +214,10 @@ def evaluate(
     from bridge_edge.deliver import evaluate_files
     from bridge_edge.evaluate import table, to_json
 
-    if not files:
-        raise UserError("no data named", "add --data FILE (JSONL, CSV or TSV); may be given several times")
     if model and Path(model).suffix in (".tsv", ".csv", ".jsonl"):
         raise UserError(f"{model!r} is data, not a model", "write bridge-edge eval MODEL --data FILE")
+    if not files:
+        raise UserError("no data named", "add --data FILE (JSONL, CSV or TSV); may be given several times")
     scores = evaluate_files(chosen_model(model, runs_dir), files, columns, prompt, answers, limit, threads)
     emit(as_json, to_json(scores), table(scores))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bridge_edge.data.card import Card
+from bridge_edge.data.encode import ANSWER_TASK
 from bridge_edge.data.files import parse_columns, read_rows, to_samples
 from bridge_edge.data.samples import Sample, read_jsonl
 from bridge_edge.errors import UserError
@@ -31,7 +33,12 @@ def held_out(model: Path, name: str) -> list[Sample]:
     """Dev or test samples of the model's run; an empty list outside a run."""
     folder = run_of(model)
     path = folder / "data" / f"{name}.jsonl" if folder else None
-    return list(read_jsonl(path)) if path and path.is_file() else []
+    if folder is None or path is None or not path.is_file():
+        return []
+    card = Card.load(folder / "tutor")
+    asked_short = card is not None and card.prompt.endswith(ANSWER_TASK) and model.name != "apprentice"
+    suffix = ANSWER_TASK if asked_short else ""
+    return [replace(s, prompt=s.prompt + suffix) for s in read_jsonl(path)]
 
 
 def export_to(
@@ -88,7 +95,8 @@ def export_text(results: Sequence[dict[str, Any]]) -> str:
         parity = r["parity"]
         shown = ", ".join(f"{k} {v:.3g}" for k, v in parity.items() if isinstance(v, float))
         lines.append(
-            f"{r['path']}\n  {r['fmt']} {r['quant']}: {r['bytes'] / 2**20:.2f} MiB, {r['bits_per_weight']:.2f} bits per weight; parity: {shown}"
+            f"{r['path']}\n  {r['fmt']} {r['quant']}: {r['bytes'] / 2**20:.2f} MiB, "
+            f"{r['bits_per_weight']:.2f} bits per weight; parity: {shown}"
         )
         if r["fallbacks"]:
             lines.append(f"  {len(r['fallbacks'])} tensors in another type, e.g. {r['fallbacks'][0]}")

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from bridge_edge.errors import UserError
 from bridge_edge.phases import Context
 from bridge_edge.progress import say
 from bridge_edge.recipe import Recipe
@@ -20,21 +23,22 @@ STUDENT = "tutor"
 
 
 def distill(
-    words: Sequence[str], runs_dir: Path, device: str = "cpu", concurrency: int = 4, until: str | None = None
+    words: Sequence[str], runs_dir: Path, device: str = "cpu", concurrency: int = 4, target: str | None = None
 ) -> dict[str, Any]:
     """Distil as the command-line words say; returns the summary that `--json` prints."""
     recipe = load_recipe(words)
+    check_device(device)
     run = Run.create(runs_dir, recipe)
     with run.lock():
         start = time.time()
         say(f"bridge-edge distill: recipe {recipe.name}, scale {recipe.scale}, run {run.path}")
-        worked = run_stages(run, recipe, Context(recipe, run.path, device, concurrency), until)
-        if worked and not until:
+        worked = run_stages(run, recipe, Context(recipe, run.path, device, concurrency), target)
+        if worked and not target:
             run.manifest["status"] = "finished"
             run.manifest["finished"] = time.time()
             run.manifest["seconds"] = round(run.manifest.get("seconds", 0) + time.time() - start, 1)
             run.save()
-        elif not run.finished and not until:
+        elif not run.finished and not target:
             run.manifest.update(status="finished", finished=time.time())
             run.save()
     summary = summarise(run, recipe)
@@ -42,6 +46,16 @@ def distill(
     if not worked:
         say("Nothing to do: this run is finished, and no value that it depends on has changed.")
     return summary
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not know or cannot use here, before any work."""
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        hint = "leave it out for the CPU, or see `bridge-edge doctor`"
+        raise UserError(f"cannot use --device {name}: {first}", hint) from error
 
 
 def summarise(run: Run, recipe: Recipe) -> dict[str, Any]:
@@ -78,7 +92,8 @@ def summary_text(summary: dict[str, Any]) -> str:
     if teacher["queries"] is not None:
         share = teacher["queries"] / teacher["pool"]
         lines.append(
-            f"Teacher    {teacher['queries']} queries ({share:.1%} of {teacher['pool']}), ${teacher['usd']:.4f}{cap}, {teacher['tokens']:,} tokens"
+            f"Teacher    {teacher['queries']} queries ({share:.1%} of {teacher['pool']}), "
+            f"${teacher['usd']:.4f}{cap}, {teacher['tokens']:,} tokens"
         )
     for key, label in (("ta", "TA"), ("student", "Student"), ("baseline", "Baseline")):
         if key in test:
@@ -88,10 +103,12 @@ def summary_text(summary: dict[str, Any]) -> str:
                 "baseline": "  (direct distillation, same budget)",
             }
             lines.append(
-                f"{label:10} {test[key]['accuracy']:.1%} on {test[key]['n']} test items, 95 % interval {low:.1%} to {high:.1%}{note.get(key, '')}"
+                f"{label:10} {test[key]['accuracy']:.1%} on {test[key]['n']} test items, "
+                f"95 % interval {low:.1%} to {high:.1%}{note.get(key, '')}"
             )
     lines.append(
-        f"Time       {sum(s or 0 for s in summary['seconds'].values()):.0f} s of work, peak memory {summary['peak_memory_mb']} MB"
+        f"Time       {sum(s or 0 for s in summary['seconds'].values()):.0f} s of work, "
+        f"peak memory {summary['peak_memory_mb']} MB"
     )
     lines.append("Next       bridge-edge export --format gguf")
     return "\n".join(lines)

@@ -9,7 +9,26 @@ from typing import Any
 
 from bridge_edge.errors import UserError
 from bridge_edge.plain import grid
+from bridge_edge.prices import Price
+from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe, recipe_names, scale_names
+
+
+def expected_cost(recipe: Recipe, queries: int) -> float:
+    """Dollars for `queries` calls at the recipe's prices: twenty items as the expert answers them, four characters a
+    token."""
+    from bridge_edge.data.pool import load_task, make_card
+    from bridge_edge.teacher.base import Request
+    from bridge_edge.teacher.expert import ExpertTeacher
+    from bridge_edge.teacher.prompt import build_prompt
+
+    task, spec = load_task(recipe.task.module or ""), recipe.teacher
+    samples = task.generate(20, 0)
+    teacher = ExpertTeacher(task, {s.id: s for s in samples}, Price(spec.price.prompt, spec.price.completion))
+    prompts = [(s.id, build_prompt(make_card(recipe), s, spec.style)) for s in samples]
+    replies = [teacher.ask(Request.of(item, messages, spec.max_tokens)) for item, messages in prompts]
+    nano = sum(teacher.price.nano(r.prompt_tokens or 0, r.completion_tokens or 0) for r in replies) / len(replies)
+    return round(queries * nano / 1e9, 2)
 
 
 def recipe_rows() -> list[dict[str, Any]]:
@@ -28,6 +47,7 @@ def recipe_rows() -> list[dict[str, Any]]:
                     "pool": recipe.data.pool,
                     "queries": queries,
                     "usd_cap": recipe.budget.usd,
+                    "usd_expected": expected_cost(recipe, queries),
                     "expected": recipe.expected or "not measured",
                     "description": recipe.description,
                 }
@@ -36,7 +56,7 @@ def recipe_rows() -> list[dict[str, Any]]:
 
 
 def recipe_table(rows: list[dict[str, Any]]) -> str:
-    header = ("recipe", "scale", "assistant", "student", "pool", "queries", "cap $", "expected")
+    header = ("recipe", "scale", "assistant", "student", "pool", "queries", "cost $", "cap $", "time")
     cells = [
         [
             r["recipe"],
@@ -45,6 +65,7 @@ def recipe_table(rows: list[dict[str, Any]]) -> str:
             r["student"],
             str(r["pool"]),
             str(r["queries"]),
+            f"{r['usd_expected']:.2f}",
             str(r["usd_cap"]),
             r["expected"],
         ]

@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from bridge_edge.data.card import parse
-from bridge_edge.data.encode import encode_pairs, encode_samples, prompt_ids
+from bridge_edge.data.card import normal, parse
+from bridge_edge.data.encode import ANSWER_TASK, encode_pairs, encode_samples, prompt_ids
 from bridge_edge.data.pool import build_splits, load_task, make_card
 from bridge_edge.data.samples import ASSISTANT, Sample, read_jsonl, write_jsonl
 from bridge_edge.embedded.skills import documents
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores, records_json, score, to_json
 from bridge_edge.generate.engine import generate
-from bridge_edge.progress import say, track
+from bridge_edge.progress import track
 from bridge_edge.recipe import ModelSpec, Recipe
+from bridge_edge.run import sha256_file
 from bridge_edge.select.score import score_pool
 from bridge_edge.select.strategies import choose
 from bridge_edge.train.batches import ANSWER, RATIONALE, Encoded
@@ -34,6 +36,7 @@ from bridge_edge.train.models import load_model, load_tokenizer, prepare, same_t
 
 Metrics = dict[str, Any]
 ALIGN_SEED = 77
+CHUNK = 4  # batches between two writes of the annotation
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,18 @@ def plan_of(recipe: Recipe, spec: ModelSpec, **changes: Any) -> Plan:
 
 
 def fit(
-    ctx: Context, out: Path, source: str, spec: ModelSpec, examples: list[Encoded], label: str, **changes: Any
+    ctx: Context,
+    out: Path,
+    source: str,
+    spec: ModelSpec,
+    examples: list[Encoded],
+    label: str,
+    suffix: str = "",
+    **changes: Any,
 ) -> Metrics:
     """Train the model at `source` on `examples` and save it, with tokenizer and card, to `out`."""
     tokenizer = load_tokenizer(source)
+    torch.manual_seed(ctx.recipe.seed)  # fresh adapters start at random
     model = prepare(source, spec, ctx.device)
     with track(label, 1.0) as advance:
         done = train(
@@ -85,19 +96,33 @@ def fit(
             advance,
             out / "checkpoint.pt",
         )
-    save_model(model, tokenizer, out, make_card(ctx.recipe))
+    save_model(model, tokenizer, out, make_card(ctx.recipe, suffix))
     return {**done.record(), "examples": len(examples)}
+
+
+def contradicts(given: str, gold: str | None) -> bool:
+    """Whether an answer misses the gold one, compared as the evaluation compares them."""
+    return gold is not None and normal(given) != normal(gold)
+
+
+def student_suffix(recipe: Recipe) -> str:
+    """What ends a student's prompt where it was trained in the multi-task format."""
+    return ANSWER_TASK if recipe.tutor.format == "multitask" else ""
 
 
 def data(ctx: Context, out: Path) -> Metrics:
     """Make or read the splits, gate them, check that both models read text alike."""
     recipe = ctx.recipe
     problem = same_tokenizer(load_tokenizer(recipe.ta.model), load_tokenizer(recipe.student.model))
-    if problem:
-        say(f"  note: TA and student have different tokenizers ({problem}); texts are shared, logits could not be")
+    if problem and recipe.shared_tokenizer:
+        raise UserError(
+            f"the tokenizers of {recipe.ta.model} and {recipe.student.model} differ: {problem}",
+            "choose models of one family, or share texts only with shared_tokenizer=false",
+        )
     splits, counts = build_splits(recipe)
     for name, items in splits.items():
         write_jsonl(out / f"{name}.jsonl", items)
+    counts["sha256"] = {name: sha256_file(out / f"{name}.jsonl") for name in splits}  # the lock of the splits
     return counts
 
 
@@ -132,7 +157,11 @@ def score_stage(ctx: Context, out: Path) -> Metrics:
 
 def budget_queries(recipe: Recipe, pool: int) -> int:
     """How many items the budget lets be asked."""
-    return min(pool, recipe.budget.queries or max(1, round(recipe.budget.fraction * pool)))
+    if recipe.budget.queries and recipe.budget.queries > pool:
+        raise UserError(
+            f"budget.queries={recipe.budget.queries} is above the pool of {pool} items", "lower it, or give more data"
+        )
+    return recipe.budget.queries or max(1, round(recipe.budget.fraction * pool))
 
 
 def select(ctx: Context, out: Path) -> Metrics:
@@ -149,46 +178,54 @@ def select(ctx: Context, out: Path) -> Metrics:
 
 
 def annotate(ctx: Context, out: Path) -> Metrics:
-    """Let the TA answer the whole pool, batch by batch; finished batches survive a kill."""
+    """Let the TA answer the whole pool, batch by batch; finished batches survive a kill.
+
+    The batches are the same however often the stage is interrupted, and so are the figures in them.
+    """
     recipe, source = ctx.recipe, str(ctx.folder("apprentice"))
     pool, lines = ctx.samples("data", "pool"), out / "raw.jsonl"
-    done = _finished_lines(lines)
+    rows = recipe.annotate.batch_rows
+    step = CHUNK * rows
+    order = sorted(pool, key=lambda s: len(s.prompt))
+    batches = [order[start : start + step] for start in range(0, len(order), step)]
+    done = _finished_batches(lines, batches)
     tokenizer, model = load_tokenizer(source), load_model(source, ctx.device)
-    rest = sorted((i for i in range(len(pool)) if pool[i].id not in done), key=lambda i: len(pool[i].prompt))
-    step = recipe.annotate.batch_rows
+    ends = frozenset([tokenizer.eos_token_id])
     with track("annotation", len(pool)) as advance, lines.open("a", encoding="utf-8") as file:
-        advance(len(done), "resumed" if done else "")
-        for start in range(0, len(rest), step):
-            part = [pool[i] for i in rest[start : start + step]]
+        advance(min(len(pool), done * step), "resumed" if done else "")
+        for part in batches[done:]:
             ids = prompt_ids(tokenizer, [s.prompt for s in part])
-            found = generate(
-                model, ids, recipe.task.max_new_tokens, frozenset([tokenizer.eos_token_id]), step, recipe.ta.precision
-            )
-            for row in found:
-                text = tokenizer.decode(row.ids, skip_special_tokens=True)
-                record = {
-                    "id": part[row.index].id,
-                    "text": text,
-                    "logprob": round(row.logprob, 5),
-                    "ended": row.ended,
-                    "tokens": len(row.ids),
-                }
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            records = []
+            for row in generate(model, ids, recipe.task.max_new_tokens, ends, rows, recipe.ta.precision):
+                text = str(tokenizer.decode(row.ids, skip_special_tokens=True))
+                known = {"logprob": round(row.logprob, 5), "ended": row.ended, "tokens": len(row.ids)}
+                records.append({"id": part[row.index].id, "text": text, **known})
+            file.write("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
             file.flush()
             advance(len(part), "")
-    return _keep(recipe, pool, _finished_lines(lines), out)
+    return _keep(recipe, pool, {r["id"]: r for r in map(json.loads, _whole_lines(lines))}, out)
 
 
-def _finished_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """Records by id; a line that a kill cut in half is dropped from the file as well."""
-    found: dict[str, dict[str, Any]] = {}
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a file that end in a newline (a text may hold other characters that break lines)."""
+    return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.exists() else []
+
+
+def _finished_batches(path: Path, batches: list[list[Sample]]) -> int:
+    """How many leading batches the file holds in full; what a kill cut off behind them is dropped from it."""
+    lines, position, finished = _whole_lines(path), 0, 0
+    for batch in batches:
+        part = lines[position : position + len(batch)]
+        try:
+            found = {json.loads(line)["id"] for line in part}
+        except ValueError:
+            break
+        if found != {s.id for s in batch}:
+            break
+        position, finished = position + len(batch), finished + 1
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        if len(whole) != len(lines):
-            path.write_text("".join(whole), encoding="utf-8")
-        found = {record["id"]: record for record in map(json.loads, whole)}
-    return found
+        path.write_text("".join(line + "\n" for line in lines[:position]), encoding="utf-8")
+    return finished
 
 
 def _keep(recipe: Recipe, pool: list[Sample], raw: dict[str, dict[str, Any]], out: Path) -> Metrics:
@@ -199,7 +236,7 @@ def _keep(recipe: Recipe, pool: list[Sample], raw: dict[str, dict[str, Any]], ou
         parsed = parse(record["text"], recipe.task.answers)
         if parsed.answer is None or not record["ended"]:
             unparsed += 1
-        elif recipe.annotate.keep == "answer" and sample.answer is not None and parsed.answer != sample.answer:
+        elif recipe.annotate.keep == "answer" and contradicts(parsed.answer, sample.answer):
             missed += 1
         else:
             kept.append(replace(sample, rationale=parsed.rationale, answer=parsed.answer, provenance=ASSISTANT))
@@ -247,7 +284,7 @@ def tutor(ctx: Context, out: Path) -> Metrics:
     samples += [s for s in taught.values() if s.id not in present]
     source = str(ctx.folder("align"))
     examples = encode_samples(load_tokenizer(source), samples, ctx.recipe.tutor.format)
-    metrics = fit(ctx, out, source, ctx.recipe.student, examples, "tutoring")
+    metrics = fit(ctx, out, source, ctx.recipe.student, examples, "tutoring", student_suffix(ctx.recipe))
     return metrics | {"from_teacher": len(taught), "from_ta": len(samples) - len(taught)}
 
 
@@ -258,19 +295,20 @@ def baseline(ctx: Context, out: Path) -> Metrics:
         (out / "skipped").write_text("baseline.enabled is false\n")
         return {"note": "switched off"}
     examples = encode_samples(load_tokenizer(source), ctx.samples("teach", "taught"), recipe.tutor.format)
-    return fit(ctx, out, source, recipe.student, examples, "baseline", epochs=recipe.baseline.epochs)
+    suffix, epochs = student_suffix(recipe), recipe.baseline.epochs
+    return fit(ctx, out, source, recipe.student, examples, "baseline", suffix, epochs=epochs)
 
 
-def measure(ctx: Context, folder: Path, samples: list[Sample], label: str) -> Scores:
-    """Accuracy of a model on samples, by greedy decoding in torch."""
+def measure(ctx: Context, folder: Path, samples: list[Sample], label: str, suffix: str = "") -> Scores:
+    """Accuracy of a model on samples, by greedy decoding in torch; `suffix` ends every prompt."""
     tokenizer, model = load_tokenizer(str(folder)), load_model(str(folder), ctx.device)
-    suffix = "\nAnswer only." if ctx.recipe.tutor.format == "multitask" and folder.name != "apprentice" else ""
     ids = prompt_ids(tokenizer, [s.prompt + suffix for s in samples])
     texts, counts = [""] * len(samples), [0] * len(samples)
     ends = frozenset([tokenizer.eos_token_id])
     with track(label, len(samples)) as advance:
         for row in generate(model, ids, ctx.recipe.task.max_new_tokens, ends, ctx.recipe.annotate.batch_rows, "fp32"):
-            texts[row.index], counts[row.index] = tokenizer.decode(row.ids, skip_special_tokens=True), len(row.ids)
+            texts[row.index] = str(tokenizer.decode(row.ids, skip_special_tokens=True))
+            counts[row.index] = len(row.ids)
             advance(1, "")
     return score(samples, texts, ctx.recipe.task.answers, counts)
 
@@ -283,7 +321,8 @@ def evaluate(ctx: Context, out: Path) -> Metrics:
         folder = ctx.folder(stage)
         if not (folder / "config.json").exists():
             continue
-        scores = measure(ctx, folder, test, f"test of the {name}")
+        suffix = "" if name == "ta" else student_suffix(ctx.recipe)
+        scores = measure(ctx, folder, test, f"test of the {name}", suffix)
         (out / f"{name}.json").write_text(json.dumps({**to_json(scores), "records": records_json(scores)}, indent=0))
         metrics[name] = {k: v for k, v in to_json(scores).items() if k != "per_task"}
     return metrics

@@ -41,7 +41,10 @@ def track(label: str, total: float) -> Iterator[Advance]:
             task = bar.add_task(label, total=total, note="")
 
             def advance(step: float, note: str = "") -> None:
-                bar.update(task, advance=step, **({"note": note} if note else {}))
+                if note:
+                    bar.update(task, advance=step, note=note)
+                else:
+                    bar.update(task, advance=step)
 
             yield advance
         return

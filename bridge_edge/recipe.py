@@ -1,11 +1,14 @@
 """The typed recipe: everything that decides what a run produces, and nothing else.
 
 Frozen pydantic models; unknown keys are errors, all errors are reported at once. Device, threads, workers and
-concurrency are command-line options, so they never enter a stage's key. Secrets appear only as the names of environment variables.
+concurrency are command-line options, so they never enter a stage's key. Secrets appear only as the names of environment
+variables.
 """
 
 from __future__ import annotations
 
+import re
+import string
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -14,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 class Spec(BaseModel):
     """Base of all parts: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TaskSpec(Spec):
@@ -24,6 +27,20 @@ class TaskSpec(Spec):
     prompt: str = Field("{text}", description="the user message, a template over column names")
     answers: tuple[str, ...] = Field((), description="the choices; empty for free-form answers")
     max_new_tokens: int = Field(192, ge=8, le=8192, description="bound on rationale and answer together")
+
+    @field_validator("prompt")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        try:
+            names = [name for _, name, _, _ in string.Formatter().parse(value) if name is not None]
+        except ValueError as error:
+            raise ValueError(f"no template ({error}); write {{{{ and }}}} for braces of your own") from error
+        if not names:
+            raise ValueError("the template names no column, so all items would be the same; write e.g. {text}")
+        for name in names:
+            if not re.fullmatch(r"\w[\w -]*", name) or name.isdigit():
+                raise ValueError(f"{{{name}}} is no plain column name; map one with data.columns, e.g. text: {name!r}")
+        return value
 
     @field_validator("answers", mode="before")
     @classmethod
@@ -145,7 +162,7 @@ class AnnotateSpec(Spec):
     """Annotation of the pool by the assistant."""
 
     keep: Literal["answer", "all"] = Field("answer", description="answer: drop annotations that miss the gold answer")
-    batch_rows: int = Field(256, ge=1)
+    batch_rows: int = Field(128, ge=1)
 
 
 class AlignSpec(Spec):
@@ -179,7 +196,8 @@ class Recipe(Spec):
     description: str = ""
     scale: str = "embedded"
     seed: int = 0
-    expected: str = Field("", description="time and cost as measured, for the listing")
+    expected: str = Field("", description="time as measured, for the listing")
+    shared_tokenizer: bool = Field(True, description="TA and student must read text alike; false shares texts only")
     task: TaskSpec
     data: DataSpec = DataSpec()
     teacher: TeacherSpec = TeacherSpec()

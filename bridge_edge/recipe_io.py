@@ -1,7 +1,8 @@
 """YAML, a scale overlay and key=value overrides, merged by OmegaConf and validated by pydantic.
 
-Later wins: scale overlay, recipe file, overrides. YAML is read with YAML 1.2's idea of booleans and floats, so that
-`No` stays a word and `1e-4` is a number.
+Later wins: scale overlay, recipe file, overrides. YAML is read with YAML 1.2's idea of booleans and numbers, so that
+`No`, `12:30` and `2024-01-31` stay words and `1e-4` is a number. OmegaConf's `${...}` is not resolved: a prompt
+may say `${amount}` and mean a dollar sign, and no environment variable can end up in a recipe.
 """
 
 from __future__ import annotations
@@ -24,24 +25,28 @@ from bridge_edge.recipe import Recipe
 SELECTORS = ("recipe", "scale", "teacher")
 
 
+TAG = "tag:yaml.org,2002:"
+FLOAT = re.compile(
+    r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?|\.(?:inf|nan))$"
+)
+
+
 class Loader(yaml.SafeLoader):
     """SafeLoader whose only booleans are true and false, and which reads 1e-4 as a float."""
 
 
+class Dumper(yaml.SafeDumper):
+    """SafeDumper that also quotes the words that `Loader` would read as numbers (1e-4)."""
+
+
 Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern) for tag, pattern in rules if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
-    ]
+    first: [(tag, p) for tag, p in rules if tag.removeprefix(TAG) not in ("bool", "float", "int", "timestamp")]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tTfF"))
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?|\.(?:inf|nan))$"
-    ),
-    list("-+0123456789."),
-)
+Loader.add_implicit_resolver(TAG + "bool", re.compile(r"^(?:true|false|True|False)$"), list("tTfF"))
+Loader.add_implicit_resolver(TAG + "int", re.compile(r"^[-+]?(?:0|[1-9][\d_]*)$"), list("-+0123456789"))
+Loader.add_implicit_resolver(TAG + "float", FLOAT, list("-+0123456789."))
+Dumper.add_implicit_resolver(TAG + "float", FLOAT, list("-+0123456789."))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -150,15 +155,15 @@ def load_recipe(words: Sequence[str]) -> Recipe:
     scale = selectors.get("scale", body.get("scale", "embedded"))
     overlay_path = _find("scale", str(scale), scale_names(), shipped("scale") / f"{scale}.yaml")
     overlay = read_yaml(overlay_path)
-    overlay["scale"] = body["scale"] = overlay_path.stem
+    overlay["scale"] = body["scale"] = scale if scale in scale_names() else str(overlay_path.resolve())
     parts: list[Any] = [overlay, body]
     if "teacher" in selectors:
         parts.append(_teacher(selectors["teacher"]))
     try:
         merged = OmegaConf.merge(*[OmegaConf.create(p) for p in parts])
         for key, value in values:
-            OmegaConf.update(merged, key, value, merge=True)
-        plain = OmegaConf.to_container(merged, resolve=True)
+            OmegaConf.update(merged, key, _from_here(key, value), merge=True)
+        plain = OmegaConf.to_container(merged, resolve=False)
     except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"cannot merge the recipe: {str(error).splitlines()[0]}", "check the dotted keys") from error
     try:
@@ -171,20 +176,39 @@ def _teacher(value: str) -> dict[str, Any]:
     kinds = ("expert", "openai", "replay")
     if value in kinds:
         return {"teacher": {"kind": value}}
-    return {"teacher": read_yaml(_find("teacher", value, list(kinds), Path(value)))}
+    path = _find("teacher", value, list(kinds), Path(value))
+    overlay = {"teacher": read_yaml(path)}
+    _anchor_paths(overlay, path)
+    return overlay
+
+
+PATHS = ("data.path", "data.test_path", "teacher.path")
+MODELS = ("ta.model", "student.model")
 
 
 def _anchor_paths(body: dict[str, Any], path: Path) -> None:
-    """Paths inside a recipe file are relative to that file, wherever the command is run."""
-    for part, keys in (("data", ("path", "test_path")), ("teacher", ("path",))):
+    """Paths inside a recipe file are relative to that file, wherever the command is run.
+
+    A model is a path only if it starts with a dot: `owner/name` is a hub id.
+    """
+    for dotted in PATHS + MODELS:
+        part, _, key = dotted.partition(".")
         section = body.get(part)
-        if isinstance(section, dict):
-            for key in keys:
-                given = section.get(key)
-                if isinstance(given, str) and not Path(given).is_absolute():
-                    section[key] = str((path.parent / given).resolve())
+        if not isinstance(section, dict):
+            continue
+        given = section.get(key)
+        if isinstance(given, str) and (dotted in PATHS or given.startswith(".")):
+            section[key] = str((path.parent / Path(given).expanduser()).resolve())
+
+
+def _from_here(key: str, value: Any) -> Any:
+    """Paths on the command line are relative to where it is run; stored whole, since recipe.yaml lies elsewhere."""
+    if isinstance(value, str) and value and (key in PATHS or (key in MODELS and Path(value).is_dir())):
+        return str(Path(value).expanduser().resolve())
+    return value
 
 
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    plain = recipe.model_dump(mode="json")
+    return yaml.dump(plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)

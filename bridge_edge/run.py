@@ -28,11 +28,6 @@ SCHEMA = 1
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy")
 
 
-def home() -> Path:
-    """The folder for caches: $BRIDGE_EDGE_HOME, else ~/.cache/bridge-edge."""
-    return Path(os.environ.get("BRIDGE_EDGE_HOME") or Path.home() / ".cache" / "bridge-edge")
-
-
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
@@ -98,12 +93,20 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest: dict[str, Any] = {}
-        file = path / "manifest.json"
-        if file.exists():
-            try:
-                self.manifest = json.loads(file.read_text(encoding="utf-8"))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{file} is damaged", f"remove {path} and run the command again") from error
+        self.read()
+
+    def read(self) -> None:
+        """Read the manifest again (another process may have finished stages since)."""
+        file = self.path / "manifest.json"
+        if not file.exists():
+            return
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:  # no JSON, or no UTF-8
+            found = None
+        if not isinstance(found, dict) or not isinstance(found.get("stages"), dict):
+            raise UserError(f"{file} is damaged", f"remove {self.path} and run the command again")
+        self.manifest = found
 
     @staticmethod
     def create(runs_dir: Path, recipe: Recipe) -> Run:
@@ -156,6 +159,7 @@ class Run:
             os.close(handle)
             raise UserError(f"another process is working in {self.path}", "wait for it, or stop it") from None
         try:
+            self.read()
             yield
         finally:
             os.close(handle)

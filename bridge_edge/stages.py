@@ -1,24 +1,27 @@
 """The ordered stages, their keys, and what is skipped, resumed or taken from another run.
 
-A stage's key is the SHA-256 of canonical JSON: its name, its code version, the slice of the recipe that it reads, and the
-digests of the outputs it reads. Equal keys mean equal work, so a finished stage of any run in the same folder is
+A stage's key is the SHA-256 of canonical JSON: its name, its code version, the slice of the recipe that it reads, and
+the digests of the outputs it reads. Equal keys mean equal work, so a finished stage of any run in the same folder is
 copied instead of done again, and a changed value reruns just what depends on it.
 """
 
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bridge_edge import apprenticeship, phases
+from bridge_edge.memory import release
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.progress import say
 from bridge_edge.recipe import Recipe
-from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, sha256_text
+from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, sha256_file, sha256_text
 from bridge_edge.train.models import locate
 
 KEY = "stage.json"
@@ -42,7 +45,7 @@ STAGES = (
         "data",
         "Pool and held-out splits",
         phases.data,
-        ("task", "data", "seed", "ta.model", "student.model", "tutor.format"),
+        ("name", "task", "data", "seed", "ta.model", "student.model", "tutor.format", "shared_tokenizer"),
     ),
     Stage(
         "warmup",
@@ -70,31 +73,34 @@ STAGES = (
         "apprentice",
         "Training of the assistant, and its gate",
         apprenticeship.apprentice,
-        ("ta", "gate", "seed", "tutor", "task"),
+        ("name", "ta", "gate", "seed", "tutor", "task"),
         ("data", "warmup", "teach"),
     ),
     Stage(
         "annotate",
         "Annotation of the pool by the assistant",
         phases.annotate,
-        ("annotate", "task", "data.labels"),
+        ("annotate", "task", "data.labels", "ta.precision"),
         ("data", "apprentice"),
     ),
     Stage(
-        "align", "Instruction alignment of the student", phases.align, ("student", "align", "seed", "tutor", "task"), ()
+        "align",
+        "Instruction alignment of the student",
+        phases.align,
+        ("name", "student", "align", "seed", "tutor", "task"),
     ),
     Stage(
         "tutor",
         "Tutoring of the student",
         phases.tutor,
-        ("student", "tutor", "seed", "task"),
+        ("name", "student", "tutor", "seed", "task"),
         ("teach", "annotate", "align"),
     ),
     Stage(
         "baseline",
         "Baseline: direct distillation, same budget",
         phases.baseline,
-        ("student", "baseline", "tutor", "seed", "task"),
+        ("name", "student", "baseline", "tutor", "seed", "task"),
         ("teach", "align"),
     ),
     Stage(
@@ -124,9 +130,16 @@ def _base_digest(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
     digests = {}
     for part, spec in (("ta", recipe.ta), ("student", recipe.student)):
         where = Path(locate(spec.model))
-        if any(r == part or r.startswith(part + ".") for r in reads) and where.is_dir():
+        if (part in reads or f"{part}.model" in reads) and where.is_dir():
             digests[part] = digest_tree(where)
     return digests
+
+
+def _file_digests(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
+    """Digests of the user's own files: the same path with other content is another input."""
+    files = {"data": (recipe.data.path, recipe.data.test_path), "teacher": (recipe.teacher.path,)}
+    named = [path for part, paths in files.items() if part in reads for path in paths if path]
+    return {path: sha256_file(Path(path)) for path in named if Path(path).is_file()}
 
 
 def stage_key(stage: Stage, recipe: Recipe, outputs: dict[str, str]) -> str:
@@ -137,12 +150,25 @@ def stage_key(stage: Stage, recipe: Recipe, outputs: dict[str, str]) -> str:
         "recipe": slice_of(recipe, stage.reads),
         "inputs": {name: outputs[name] for name in stage.needs},
         "bases": _base_digest(recipe, stage.reads),
+        "files": _file_digests(recipe, stage.reads),
     }
     return sha256_text(canonical(parts))
 
 
-def run_stages(run: Run, recipe: Recipe, ctx: Context, until: str | None = None) -> int:
-    """Bring every stage up to date; returns how many did any work."""
+def needed_for(target: str | None) -> list[Stage]:
+    """All stages, or the ones that `target` rests on (itself included), in their order."""
+    if target is None:
+        return list(STAGES)
+    wanted = {target}
+    for stage in reversed(STAGES):
+        if stage.name in wanted:
+            wanted.update(stage.needs)
+    return [stage for stage in STAGES if stage.name in wanted]
+
+
+def run_stages(run: Run, recipe: Recipe, ctx: Context, target: str | None = None) -> int:
+    """Bring the stages that `target` needs (default: all) up to date; returns how many did any work."""
+    stages = needed_for(target)
     outputs: dict[str, str] = {}
     worked = 0
     neighbours = [r for r in all_runs(run.path.parent) if r.path != run.path]
@@ -152,27 +178,29 @@ def run_stages(run: Run, recipe: Recipe, ctx: Context, until: str | None = None)
             r.path / apprenticeship.LEDGER for r in neighbours if (r.path / apprenticeship.LEDGER).exists()
         ],
     )
-    for number, stage in enumerate(STAGES, 1):
+    for number, stage in enumerate(stages, 1):
         key = stage_key(stage, recipe, outputs)
         record = run.stage(stage.name)
         if record and record["key"] == key and run.folder(stage.name).is_dir():
             outputs[stage.name] = record["output"]
             continue
-        head = f"[{number}/{len(STAGES)}] {stage.title}"
+        head = f"[{number}/{len(stages)}] {stage.title}"
         if _take_from(neighbours, stage, key, run):
             say(f"{head}: taken from an equal run")
         else:
             say(head)
+            if not worked and any(s.name == "teach" for s in stages[number - 1 :]):
+                apprenticeship.make_teacher(recipe, [])  # a missing key or file is said before hours of work
             _work(run, stage, key, ctx)
             worked += 1
         outputs[stage.name] = run.manifest["stages"][stage.name]["output"]
-        if stage.name == until:
-            break
     return worked
 
 
 def _take_from(neighbours: Sequence[Run], stage: Stage, key: str, run: Run) -> bool:
     """Copy an equal finished stage of another run, if its files are still what its manifest says."""
+    if stage.name == "teach" and (run.path / apprenticeship.LEDGER).exists():
+        return False  # this run has paid for something itself: teach goes on from that, and takes over the rest
     for other in neighbours:
         record = other.stage(stage.name)
         folder = other.folder(stage.name)
@@ -182,14 +210,24 @@ def _take_from(neighbours: Sequence[Run], stage: Stage, key: str, run: Run) -> b
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(folder, partial)
         if stage.name == "teach":
-            shutil.copy(other.path / apprenticeship.LEDGER, run.path / apprenticeship.LEDGER)
+            _copy_ledger(other.path / apprenticeship.LEDGER, run.path / apprenticeship.LEDGER)
         commit(run, stage.name, partial, {**record, "taken_from": other.path.name})
         return True
     return False
 
 
+def _copy_ledger(source: Path, target: Path) -> None:
+    """Copy a ledger through SQLite: what a killed process left in the write-ahead log belongs to it too."""
+    if source.exists():
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+            old.backup(new)
+
+
 def _work(run: Run, stage: Stage, key: str, ctx: Context) -> None:
     """Do the stage in its partial folder: go on with a half-done one of the same key, start afresh otherwise."""
+    if run.finished:  # until it is whole again, nobody should take it for finished
+        run.manifest["status"] = "running"
+        run.save()
     partial = run.folder(f"{stage.name}.partial")
     marker = partial / KEY
     if partial.exists() and (not marker.exists() or marker.read_text() != key):
@@ -198,6 +236,7 @@ def _work(run: Run, stage: Stage, key: str, ctx: Context) -> None:
     marker.write_text(key)
     start = time.time()
     metrics = stage.work(ctx, partial)
+    release()
     marker.unlink()
     seconds = round(time.time() - start, 2)
     record = {"key": key, "version": stage.version, "started": start, "seconds": seconds, "metrics": metrics}

@@ -7,6 +7,7 @@ their hashes.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections import defaultdict
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from bridge_edge.data.card import Card
-from bridge_edge.data.files import read_rows, to_samples
+from bridge_edge.data.files import ANSWER_ALIASES, read_rows, to_samples
 from bridge_edge.data.samples import Sample, Task
 from bridge_edge.errors import UserError
 from bridge_edge.recipe import DataSpec, Recipe
 
 SHINGLE = 3
+WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+|[+*/<>=^%$]|(?<=[\d)] )-(?= [\d(])")
 POOL_SEED, DEV_SEED, TEST_SEED = 1, 2, 3
 
 
@@ -35,11 +37,11 @@ def load_task(module: str) -> Task:
         raise UserError(f"task.module={module!r} is no shipped domain", "`bridge-edge recipes` lists them") from error
 
 
-def make_card(recipe: Recipe) -> Card:
-    """The card that every model of this run carries."""
+def make_card(recipe: Recipe, suffix: str = "") -> Card:
+    """The card that every model of this run carries; `suffix` ends the prompt of one that was trained with it."""
     return Card(
         recipe.name,
-        recipe.task.prompt,
+        recipe.task.prompt + suffix,
         recipe.task.answers,
         recipe.task.max_new_tokens,
         extra={"format": recipe.tutor.format},
@@ -47,8 +49,9 @@ def make_card(recipe: Recipe) -> Card:
 
 
 def shingles(text: str) -> frozenset[str]:
-    """Runs of three words, without case and punctuation; a shorter text is one shingle."""
-    words = re.findall(r"[\w$%.]+", text.casefold())
+    """Runs of three words, without case and punctuation (a number's own point, and signs of arithmetic, stay); a
+    shorter text is one shingle."""
+    words = WORD.findall(text.casefold())
     if len(words) <= SHINGLE:
         return frozenset([" ".join(words)])
     return frozenset(" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1))
@@ -68,7 +71,7 @@ def near_duplicates(pool: Sequence[Sample], held_out: Sequence[Sample], threshol
 
     def rare_first(found: frozenset[str]) -> list[str]:
         ranked = sorted(found, key=lambda x: (frequency[x], x))
-        return ranked[: len(ranked) - int(threshold * len(ranked) + 0.999999) + 1]
+        return ranked[: len(ranked) - max(1, math.ceil(threshold * len(ranked) - 1e-9)) + 1]
 
     index: dict[str, list[int]] = defaultdict(list)
     for i, found in enumerate(pool_sets):
@@ -79,14 +82,18 @@ def near_duplicates(pool: Sequence[Sample], held_out: Sequence[Sample], threshol
         mine = shingles(sample.prompt)
         for i in {i for item in rare_first(mine) for i in index.get(item, ())} - close:
             common = len(mine & pool_sets[i])
-            if common >= threshold * (len(mine) + len(pool_sets[i]) - common):
+            # A division is rounded as the threshold's own decimals are: 7 of 10 is 0.7, while 0.7 * 10 is above 7.
+            if common / (len(mine) + len(pool_sets[i]) - common) >= threshold:
                 close.add(i)
     return close
 
 
 def distinct(samples: Sequence[Sample]) -> list[Sample]:
     """The samples without repeated prompts, first one kept."""
-    return list({s.id: s for s in reversed(samples)}.values())[::-1]
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        found.setdefault(sample.id, sample)
+    return list(found.values())
 
 
 def build_splits(recipe: Recipe) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
@@ -151,7 +158,7 @@ def read_hub(data: DataSpec) -> list[dict[str, Any]]:
 def _from_data(recipe: Recipe) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
     card, data = make_card(recipe), recipe.data
     rows = read_rows(Path(data.path)) if data.path else read_hub(data)
-    samples = distinct(to_samples(rows, card, data.columns, recipe.name, require_answer=data.labels == "gold"))
+    samples = distinct(_to_samples(rows, card, data, recipe.name))
     random.Random(recipe.seed).shuffle(samples)
     counts: dict[str, Any] = {"source": Path(data.path).name if data.path else str(data.hub), "rows": len(rows)}
     if data.test_path:
@@ -161,12 +168,31 @@ def _from_data(recipe: Recipe) -> tuple[dict[str, list[Sample]], dict[str, Any]]
         test, held = [], data.dev + data.test
     if len(samples) <= held:
         raise UserError(
-            f"{counts['source']} has {len(samples)} distinct items, of which {held} would be held out, so the pool is empty",
+            f"{counts['source']} has {len(samples)} distinct items, of which {held} would be held out, "
+            "so the pool is empty",
             f"lower data.dev={data.dev} and data.test={data.test}, or give more data",
         )
+    samples.sort(key=lambda s: s.answer is None)  # held-out items need answers; the order is else kept
     dev, rest = samples[: data.dev], samples[data.dev :]
     if not test:
         test, rest = rest[: data.test], rest[data.test :]
     if any(s.answer is None for s in dev + test):
-        raise UserError("held-out items need answers", "label data.dev + data.test items, or give data.test_path")
+        labelled = sum(s.answer is not None for s in samples)
+        raise UserError(
+            f"the {held} held-out items need answers, and {labelled} items of {counts['source']} have one",
+            f"label some more, or lower data.dev={data.dev} and data.test={data.test}",
+        )
     return {"pool": rest[: data.pool] if data.pool else rest, "dev": dev, "test": test}, counts
+
+
+def _to_samples(rows: list[dict[str, Any]], card: Card, data: DataSpec, kind: str) -> list[Sample]:
+    """Samples of a file; with data.labels=none the answer may be missing in some rows, or in all."""
+    if data.labels == "gold":
+        return to_samples(rows, card, data.columns, kind)
+    names = [data.columns["answer"]] if "answer" in data.columns else ["answer", *ANSWER_ALIASES]
+    has = [any(str(row.get(n) if row.get(n) is not None else "").strip() for n in names) for row in rows]
+    labelled = [row for row, flag in zip(rows, has, strict=True) if flag]
+    bare = [{k: v for k, v in row.items() if k not in names} for row, flag in zip(rows, has, strict=True) if not flag]
+    columns = {k: v for k, v in data.columns.items() if k != "answer"}
+    samples = to_samples(labelled, card, data.columns, kind) if labelled else []
+    return samples + (to_samples(bare, card, columns, kind, require_answer=False) if bare else [])

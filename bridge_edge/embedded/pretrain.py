@@ -7,8 +7,8 @@
     python -m bridge_edge.embedded.pretrain probe DIR/ta
 
 Training is resumable: the same command continues from `state.pt`. The learning rate is constant, then falls
-linearly over the last quarter of the tokens, so a run can be shortened or extended by restarting it with
-another `--tokens` before that quarter begins. Weights are written as float16 safetensors in hub layout.
+linearly over the last `--decay` share of the tokens, so a run can be shortened or extended by restarting it
+with another `--tokens` before the rate falls. Weights are written as float16 safetensors in hub layout.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ def stream(tokenizer: PreTrainedTokenizerFast, seed: int, skip: int, micro: int)
                 yield collate([rows[i] for i in group], 0)
 
 
-def rate(tokens: float, total: float) -> float:
-    """Constant after a short rise, linear to zero over the last quarter."""
+def rate(tokens: float, total: float, decay: float) -> float:
+    """Constant after a short rise, linear to zero over the last `decay` share of the tokens."""
     rise = min(1.0, (tokens + 1) / 200_000)
-    return rise * min(1.0, max(0.02, (total - tokens) / (0.25 * total)))
+    return rise * min(1.0, max(0.01, (total - tokens) / (decay * total)))
 
 
 @click.group()
@@ -130,6 +130,7 @@ class Job:
     micro: int
     workers: int
     save_every: float
+    decay: float
 
 
 def average_gradients(model: torch.nn.Module, workers: int) -> None:
@@ -176,7 +177,7 @@ def work(rank: int, job: Job, port: int) -> None:
             average_gradients(model, job.workers)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         state["tokens"] += job.micro * job.workers
-        optimizer.step(rate(state["tokens"], job.tokens))
+        optimizer.step(rate(state["tokens"], job.tokens, job.decay))
         state["step"] += 1
         state["done"] += 1
         now = time.monotonic()
@@ -185,9 +186,8 @@ def work(rank: int, job: Job, port: int) -> None:
         finished = state["tokens"] >= job.tokens or state["step"] == job.until
         if rank == 0 and state["done"] % 50 == 0:
             speed = job.micro * job.workers * min(state["done"], 50) / sum_of_last(now)
-            click.echo(
-                f"step {state['step']:.0f} tokens {state['tokens']:,.0f} loss {np.mean(losses[-100:]):.4f} {speed:,.0f} tok/s"
-            )
+            place = f"step {state['step']:.0f} tokens {state['tokens']:,.0f}"
+            click.echo(f"{place} loss {np.mean(losses[-100:]):.4f} {speed:,.0f} tok/s")
         if rank == 0 and (finished or now - mark > job.save_every):
             mark = now
             torch.save(
@@ -229,6 +229,7 @@ def write_base(model: Qwen2ForCausalLM, job: Job, loss: float, state: dict[str, 
 @click.option("--lr", type=float, default=3e-3, show_default=True)
 @click.option("--micro", type=int, default=2048, show_default=True, help="Tokens a worker takes a step.")
 @click.option("--workers", type=int, default=2, show_default=True, help="Processes, one core each.")
+@click.option("--decay", type=float, default=0.25, show_default=True, help="Share of the tokens with a falling rate.")
 @click.option("--save-every", type=float, default=240.0, show_default=True, help="Seconds between checkpoints.")
 def train_base(
     shape: str,
@@ -239,12 +240,13 @@ def train_base(
     lr: float,
     micro: int,
     workers: int,
+    decay: float,
     save_every: float,
 ) -> None:
     """Pretrain the base model SHAPE; the same command resumes."""
     out.mkdir(parents=True, exist_ok=True)
     AutoTokenizer.from_pretrained(folder).save_pretrained(out)
-    job = Job(shape, folder, out, tokens, until, lr, micro, workers, save_every)
+    job = Job(shape, folder, out, tokens, until, lr, micro, workers, save_every, decay)
     with socket.socket() as probe_socket:
         probe_socket.bind(("127.0.0.1", 0))
         port = probe_socket.getsockname()[1]
@@ -260,8 +262,8 @@ def train_base(
 def grow(small: Path, large: Path) -> None:
     """Start the TA from the student's checkpoint: after each layer a copy of it that adds nothing yet.
 
-    The copies' output projections are zero, so the deep model computes exactly what the shallow one does, and pretraining
-    goes on from there instead of from noise (function-preserving growth, Net2Net, arXiv 1511.05641).
+    The copies' output projections are zero, so the deep model computes exactly what the shallow one does, and
+    pretraining goes on from there instead of from noise (function-preserving growth, Net2Net, arXiv 1511.05641).
     """
     loaded = torch.load(small / "state.pt", weights_only=True)
     source, grown = loaded["model"], {}
@@ -284,7 +286,7 @@ def grow(small: Path, large: Path) -> None:
 @click.argument("model_dir", type=click.Path(path_type=Path, exists=True))
 @click.option("--items", type=int, default=1000, show_default=True)
 def probe(model_dir: Path, items: int) -> None:
-    """Teacher-forced exact match per skill on unseen documents (share of completions whose every token is the argmax)."""
+    """Share of unseen documents, per skill, whose completion is the argmax at every token (teacher-forced)."""
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     state = model_dir / "state.pt"
     if state.exists():

@@ -542,7 +542,8 @@ def dates(rng: random.Random) -> Item:
             f"{month} {day + step}",
         )
     i, j = rng.sample(range(12), 2)
-    steps = f"{MONTHS[i]} is month {i + 1}. {MONTHS[j]} is month {j + 1}. {i + 1} is {'less' if i < j else 'more'} than {j + 1}."
+    relation = "less" if i < j else "more"
+    steps = f"{MONTHS[i]} is month {i + 1}. {MONTHS[j]} is month {j + 1}. {i + 1} is {relation} than {j + 1}."
     return "", f"Does {MONTHS[i]} come before {MONTHS[j]}?", steps, yes(i < j)
 
 
@@ -622,10 +623,11 @@ def roles(rng: random.Random) -> Item:
     givers, takers = people[:left], people[left:]
     amount = f"${thousands(rng):,}"
     topic = " ".join(rng.sample(WORDS, rng.randint(1, 2)))
+    other = "them" if right > 1 else "the other"
     text = rng.choice(
         (
             f"{join(givers)} {verb} {join(takers)} about {topic} for {amount}.",
-            f"{join(takers)} met {join(givers)}, who {verb} {'them' if right > 1 else 'the other'} over {topic} and {amount}.",
+            f"{join(takers)} met {join(givers)}, who {verb} {other} over {topic} and {amount}.",
             f"For {amount}, {join(givers)} {verb} {join(takers)} in {place(rng)}.",
         )
     )
@@ -652,29 +654,139 @@ def budget(rng: random.Random) -> Item:
     return with_noise(rng, [text]), f"Does {who} spend more than ${limit:,}?", steps, yes(total > limit)
 
 
+MEETINGS = (
+    ("visits", "visit", "visited by", "Visitor", "Host"),
+    ("calls", "call", "called by", "Caller", "Called"),
+    ("teaches", "teach", "taught by", "Teacher", "Pupil"),
+    ("invites", "invite", "invited by", "Host", "Guest"),
+    ("pays", "pay", "paid by", "Payer", "Paid"),
+    ("beats", "beat", "beaten by", "Winner", "Loser"),
+    ("helps", "help", "helped by", "Helper", "Helped"),
+    ("hires", "hire", "hired by", "Employer", "Worker"),
+)
+
+
+def sides(rng: random.Random) -> Item:
+    """Who stands on which side of a meeting, and where each one is from."""
+    left, right = rng.choice((1, 1, 2, 2, 3)), rng.choice((1, 1, 1, 2, 3))
+    people = names(rng, left + right)
+    homes = [[h] for h in few_places(rng, left + right)]
+    if rng.random() < 0.2:
+        homes[rng.randrange(len(homes))].append(place(rng))
+    form = rng.choice(LIVES)
+    sentences = [
+        form.format(p, h[0]) if len(h) == 1 else f"{p} has a house in {h[0]} and an office in {h[1]}."
+        for p, h in zip(people, homes, strict=True)
+    ]
+    order = list(range(left + right))
+    if rng.random() < 0.3:
+        rng.shuffle(order)
+    sentences = [sentences[i] for i in order]
+    one, many, passive, agent, patient = rng.choice(MEETINGS)
+    givers, takers = people[:left], people[left:]
+    both = {1: "", 2: rng.choice(("", " both")), 3: rng.choice(("", " all"))}[left]
+    each = rng.choice(("", " each")) if right > 1 else ""
+    topic = " ".join(rng.sample(WORDS, rng.randint(1, 2)))
+    story = rng.choice((
+        f"{join(givers)}{both} {one if left == 1 else many} {join(takers)}{each} for {topic}.",
+        f"{join(givers)}{both} {one if left == 1 else many} {join(takers)}{each} for {topic} and {rng.choice(WORDS)}.",
+        f"{join(takers)} {'is' if right == 1 else 'are'} {passive} {join(givers)} for {topic}.",
+    ))  # fmt: skip
+    sentences.insert(rng.choice((0, len(sentences), len(sentences), len(sentences))), story)
+    told = [f"{p} ({' and '.join(h)})" for p, h in zip(people, homes, strict=True)]
+    one_side, other_side = join(told[:left]), join(told[left:])
+    steps = rng.choice((
+        f"{agent}: {one_side}. {patient}: {other_side}.",
+        f"{one_side} against {other_side}.",
+        f"On one side {one_side}, on the other {other_side}.",
+    ))  # fmt: skip
+    kind = rng.randrange(3)
+    asked = ("Who is on which side, and where from?", f"Who is the {patient.lower()}?", f"Who is the {agent.lower()}?")[
+        kind
+    ]
+    answer = (f"{left} against {right}", join(takers), join(givers))[kind]
+    return with_noise(rng, sentences), asked, steps, answer
+
+
+def overlap(rng: random.Random) -> Item:
+    """Which entry do two short lists share?"""
+    pool = few_places(rng, 7) if rng.random() < 0.7 else rng.sample(WORDS, 7)
+    pool = list(dict.fromkeys(pool))
+    left = rng.sample(pool, min(len(pool), rng.randint(1, 3)))
+    right = rng.sample(pool, min(len(pool), rng.randint(1, 3)))
+    common = [w for w in right if w in left]
+    steps = f"{common[0]} is in both." if common else "Nothing is in both."
+    return f"A: {join(left)}. B: {join(right)}.", "Do A and B share an entry?", steps, yes(bool(common))
+
+
+def figures(rng: random.Random) -> Item:
+    """Read two numbers out of lines of figures, in several layouts, and work with them."""
+    rows = rng.sample(rng.choice((THINGS, WORDS)), rng.randint(2, 5))
+    first = rng.randint(1980, 2030)
+    years = [first + i for i in range(rng.randint(2, 3))]
+    cells = {r: [rng.choice((rng.randint(1, 99), rng.randint(100, 999))) for _ in years] for r in rows}
+    layout = rng.randrange(3)
+    if layout == 0:
+        lines = [f"{y}: " + ", ".join(f"{r} {cells[r][i]}" for r in rows) for i, y in enumerate(years)]
+        context = f"Figures of {name(rng)}.\n" + "\n".join(lines)
+    elif layout == 1:
+        parts = [f"{r}: " + ", ".join(f"{cells[r][i]} in {y}" for i, y in enumerate(years)) + "." for r in rows]
+        context = f"{name(rng)}. " + " ".join(parts)
+    else:
+        head = "item | " + " | ".join(map(str, years))
+        context = f"{name(rng)}\n" + "\n".join([head] + [f"{r} | " + " | ".join(map(str, cells[r])) for r in rows])
+    row, other = rng.sample(rows, 2)
+    i = rng.randrange(len(years))
+    a, b, year = cells[row][i], cells[other][i], years[i]
+    read = f"{row} in {year}: {a}. {other} in {year}: {b}."
+    kind = rng.randrange(4)
+    if kind == 0:
+        j = rng.choice([k for k in range(len(years)) if k != i])
+        high, low = max(a, cells[row][j]), min(a, cells[row][j])
+        steps = f"{year}: {a}. {years[j]}: {cells[row][j]}. {high} - {low} = {high - low}."
+        return context, f"How much did {row} change between {year} and {years[j]}?", steps, str(high - low)
+    if kind == 1:
+        high, low = max(a, b), min(a, b)
+        return (
+            context,
+            f"How far apart are {row} and {other} in {year}?",
+            f"{read} {high} - {low} = {high - low}.",
+            str(high - low),
+        )
+    factor, times = rng.choice((2, 3, 4, 5, 6, 8, 10, 20)), rng.choice((1, 2, 3, 5, 10))
+    left, right = a * times, b * factor
+    relation = "more than" if left > right else "less than" if left < right else "equal to"
+    work = f"{_product(b, factor)}" if times == 1 else f"{_product(a, times)} {_product(b, factor)}"
+    question = f"Is {times} * {row} more than {factor} * {other} in {year}?"
+    return context, question, f"{read} {work} {left} is {relation} {right}.", yes(left > right)
+
+
 SKILLS: dict[str, tuple[Skill, float]] = {
-    "lookup": (lookup, 1.0),
+    "sides": (sides, 3.5),
+    "overlap": (overlap, 1.5),
+    "figures": (figures, 3.0),
+    "lookup": (lookup, 0.6),
     "compare_places": (compare_places, 1.2),
-    "compare_teams": (compare_teams, 2.0),
-    "more_or_less": (more_or_less, 1.5),
-    "compare_symbols": (compare_symbols, 0.7),
-    "addition": (addition, 1.8),
-    "subtraction": (subtraction, 1.2),
-    "multiplication": (multiplication, 2.0),
-    "decimal_product": (decimal_product, 0.5),
-    "division": (division, 0.6),
-    "percent": (percent, 0.5),
-    "counting": (counting, 0.5),
+    "compare_teams": (compare_teams, 3.0),
+    "more_or_less": (more_or_less, 1.2),
+    "compare_symbols": (compare_symbols, 0.4),
+    "addition": (addition, 2.0),
+    "subtraction": (subtraction, 1.6),
+    "multiplication": (multiplication, 1.6),
+    "decimal_product": (decimal_product, 0.8),
+    "division": (division, 0.3),
+    "percent": (percent, 0.3),
+    "counting": (counting, 0.3),
     "points": (points, 1.3),
     "conditions": (conditions, 0.8),
     "formula": (formula, 1.5),
     "table": (table, 1.5),
-    "cross_compare": (cross_compare, 1.2),
-    "dates": (dates, 0.5),
-    "units": (units, 0.5),
-    "words_task": (words_task, 1.0),
-    "roles": (roles, 1.0),
-    "budget": (budget, 1.5),
+    "cross_compare": (cross_compare, 1.0),
+    "dates": (dates, 0.3),
+    "units": (units, 0.4),
+    "words_task": (words_task, 0.8),
+    "roles": (roles, 0.6),
+    "budget": (budget, 2.0),
 }
 
 

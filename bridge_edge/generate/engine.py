@@ -4,18 +4,22 @@ What: rows of near-equal prompt length are decoded together; the key-value cache
 place; rows that have ended leave the batch as soon as a quarter of it is idle.
 Why: annotating a whole pool is the longest inference of a run, and `generate` pays for padding, for growing caches
 and for finished rows.
-Not covered: sampling, beams, models whose cache is not plain keys and values (they go through `generate`).
+Models with sliding windows use the library's own cache layers. Not covered: sampling, beams, recurrent states.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from bridge_edge.errors import UserError
+from bridge_edge.memory import trim
+from bridge_edge.parallel import side_by_side
 from bridge_edge.train.loop import use_bf16
 
 
@@ -60,10 +64,30 @@ class FixedLayer(DynamicLayer):
         return self.used
 
 
-def plain_cache(model: PreTrainedModel) -> bool:
-    """Whether every layer keeps plain keys and values of all positions."""
-    kinds = getattr(model.config, "layer_types", None)
-    return kinds is None or all(kind == "full_attention" for kind in kinds)
+class FixedCache(Cache):
+    """The whole cache in fixed buffers, for models whose every layer keeps keys and values of all positions."""
+
+    def __init__(self, layers: int, length: int) -> None:
+        self.fixed = [FixedLayer(length) for _ in range(layers)]
+        super().__init__(layers=[*self.fixed])
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        for layer in self.fixed:
+            layer.keep(indices)
+
+
+def new_cache(model: PreTrainedModel, length: int) -> Cache:
+    """A cache for `length` positions: fixed buffers where all layers are plain, the library's own kinds otherwise."""
+    config = model.config.get_text_config()
+    cache = DynamicCache(config=config)
+    if all(type(layer) is DynamicLayer for layer in cache.layers):
+        return FixedCache(config.num_hidden_layers, length)
+    if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
+        raise UserError(
+            f"cannot generate with a model of type {config.model_type!r}: it keeps recurrent states",
+            "choose a model with attention layers only",
+        )
+    return cache  # windowed layers keep the last keys and values alone
 
 
 def generate(
@@ -74,20 +98,37 @@ def generate(
     batch_rows: int = 256,
     precision: str = "auto",
 ) -> Iterator[Generated]:
-    """Greedy completions of tokenised prompts, in the order in which they finish (use `.index`)."""
+    """Greedy completions of tokenised prompts, batch after batch (use `.index`)."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     model.eval()
-    with (
-        torch.inference_mode(),
-        torch.autocast(model.device.type, torch.bfloat16, enabled=use_bf16(precision, model.device)),
-    ):
-        for start in range(0, len(order), batch_rows):
-            rows = order[start : start + batch_rows]
-            yield from _decode(model, rows, [prompts[i] for i in rows], max_new_tokens, eos_ids)
+    bf16 = use_bf16(precision, model.device)
+    groups = [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
+
+    def work(rows: list[int]) -> list[Generated]:
+        return list(_decode(model, rows, [prompts[i] for i in rows], max_new_tokens, eos_ids, bf16))
+
+    with side_by_side(model) as run:
+        for finished in run(work, groups):
+            yield from finished
+            trim()
+
+
+def _forward(model: PreTrainedModel, bf16: bool, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability and id of the best next token of each row. The modes end here: a generator that kept them
+    open would switch them on for whoever reads it."""
+    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        out = model(**inputs, use_cache=True, logits_to_keep=1)
+        best, token = out.logits[:, -1].float().log_softmax(-1).max(-1)  # (B, V) -> (B,)
+    return best, token
 
 
 def _decode(
-    model: PreTrainedModel, indices: list[int], prompts: list[Sequence[int]], bound: int, eos_ids: frozenset[int]
+    model: PreTrainedModel,
+    indices: list[int],
+    prompts: list[Sequence[int]],
+    bound: int,
+    eos_ids: frozenset[int],
+    bf16: bool,
 ) -> Iterator[Generated]:
     """Decode one batch: left padding, so that the last prompt tokens stand in one column."""
     width = max(len(p) for p in prompts)
@@ -99,42 +140,32 @@ def _decode(
     columns = torch.arange(width + bound, device=device)
     mask = (columns >= (width - lengths)[:, None]).long()  # (B, width + bound), 1 from the first real token on
     padded = bool((lengths != width).any())
-    cache = Cache(layers=[FixedLayer(width + bound) for _ in range(model.config.num_hidden_layers)])
-    ends = torch.tensor(sorted(eos_ids), device=device)
+    cache = new_cache(model, width + bound)
+    ends = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
     new = torch.zeros(len(prompts), bound, dtype=torch.long, device=device)
     score = torch.zeros(len(prompts), bound, device=device)
     alive = torch.arange(len(prompts), device=device)
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     current, positions = ids, (columns[None, :width] - (width - lengths)[:, None]).clamp(min=0)
     for step in range(bound):
-        out = model(
-            input_ids=current,
-            position_ids=positions,
-            attention_mask=mask[alive, : width + step] if padded else None,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logprobs = out.logits[:, -1].float().log_softmax(-1)  # (B, V)
-        best, token = logprobs.max(-1)
+        seen = mask[alive, : width + step] if padded else None
+        inputs = {"input_ids": current, "position_ids": positions, "attention_mask": seen, "past_key_values": cache}
+        best, token = _forward(model, bf16, **inputs)
         new[alive, step], score[alive, step] = token, best
         ended = torch.isin(token, ends) & ~done[alive]
         done[alive[ended]] = True
         keep = torch.nonzero(~done[alive]).squeeze(1)
-        finished_rows = alive[ended].tolist()
-        for row in finished_rows:
+        for row in alive[ended].tolist():
             yield _row(indices[row], new[row, :step], score[row, : step + 1], True)
         if not len(keep):
             return
         if len(keep) < 0.75 * len(alive):
-            for layer in cache.layers:
-                layer.keep(keep)
+            cache.batch_select_indices(keep)
             alive, token = alive[keep], token[keep]
         current = token[:, None]
         positions = (lengths[alive] + step)[:, None]
         if done[alive].any():
-            ended_rows = done[alive]
-            current = current.masked_fill(ended_rows[:, None], int(ends[0]))
+            current = current.masked_fill(done[alive][:, None], int(ends[0]))
     for row in torch.nonzero(~done).squeeze(1).tolist():
         yield _row(indices[row], new[row], score[row], False)
 

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError
 
 ROWS = 32  # prompts a batch
+transformers_logging.disable_progress_bar()  # loading a small model is no work worth a bar
 
 
 def end_tokens(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:

@@ -16,6 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bridge_edge.data.encode import prompt_ids
 from bridge_edge.data.samples import Sample
+from bridge_edge.memory import trim
+from bridge_edge.parallel import side_by_side
 from bridge_edge.progress import Advance
 from bridge_edge.train.batches import bucket
 from bridge_edge.train.loop import use_bf16
@@ -33,7 +35,7 @@ def score_pool(
     answers: Sequence[str],
     difficulty: str,
     advance: Advance,
-    max_tokens: int = 8192,
+    max_tokens: int = 4096,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Difficulty (n,) float32 and embeddings (n, H) float32 of the pool.
 
@@ -44,29 +46,33 @@ def score_pool(
     if difficulty == "loss":
         tails = [[t] for t in option_ids(tokenizer, [s.answer or "" for s in pool])]
     else:
-        tails = [option_ids(tokenizer, answers) or [tokenizer("Answer:", add_special_tokens=False)["input_ids"]]] * len(
-            pool
-        )
+        marker = tokenizer(["Answer:"], add_special_tokens=False)["input_ids"]
+        tails = [option_ids(tokenizer, answers) if answers else marker] * len(pool)
     hard = np.zeros(len(pool), dtype=np.float32)
     vectors = np.zeros((len(pool), model.config.get_text_config().hidden_size), dtype=np.float32)
     lengths = [len(p) + max(len(t) for t in ts) for p, ts in zip(prompts, tails, strict=True)]
-    with (
-        torch.inference_mode(),
-        torch.autocast(model.device.type, torch.bfloat16, enabled=use_bf16("auto", model.device)),
-    ):
-        for rows in bucket(lengths, max_tokens, range(len(pool))):
-            per_option = []
+    bf16 = use_bf16("auto", model.device)
+
+    def work(rows: list[int]) -> list[int]:
+        per_option = []
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             for option in range(max(len(tails[i]) for i in rows)):
-                nll, pooled, entropy = _forward(model, [prompts[i] for i in rows], [tails[i][option] for i in rows])
+                nll, vectors[rows], entropy = _forward(
+                    model, [prompts[i] for i in rows], [tails[i][option] for i in rows]
+                )
                 per_option.append(nll)
-                vectors[rows] = pooled
-            if difficulty == "loss":
-                hard[rows] = per_option[0][0]
-            elif len(per_option) > 1:
-                hard[rows] = _entropy(np.stack([total for _, total in per_option]))
-            else:
-                hard[rows] = entropy
+        if difficulty == "loss":
+            hard[rows] = per_option[0][0]
+        elif len(per_option) > 1:
+            hard[rows] = _entropy(np.stack([total for _, total in per_option]))
+        else:
+            hard[rows] = entropy
+        return rows
+
+    with side_by_side(model) as run:
+        for rows in run(work, bucket(lengths, max_tokens, range(len(pool)))):
             advance(len(rows), "")
+            trim()
     return hard, vectors
 
 

@@ -1,7 +1,7 @@
 """Which items are worth a teacher's answer: difficulty x diversity, and the controls to compare it with.
 
-`bridge` is greedy: x* = argmax alpha * rank(difficulty) + (1 - alpha) * distance to the chosen set, where the distance is
-the cosine distance to the nearest chosen item, divided by the largest one (k-center, Sener and Savarese,
+`bridge` is greedy: x* = argmax alpha * rank(difficulty) + (1 - alpha) * distance to the chosen set, where the distance
+is the cosine distance to the nearest chosen item, divided by the largest one (k-center, Sener and Savarese,
 arXiv 1708.00489). BRIDGE (arXiv 2512.20403) names the two ingredients; this combination of them is ours.
 """
 
@@ -36,7 +36,8 @@ def choose(
     """Indices of `budget` items of the pool, in the order in which they are worth asking.
 
     difficulty (n,), embeddings (n, d) L2-normalised. The hardest `trim` share is left out by the strategies
-    that look at difficulty, as probable label noise. Deterministic for a seed; costs O(n * d * budget) time, O(n) memory.
+    that look at difficulty, as probable label noise. Deterministic for a seed; costs O(n * d * budget) time and O(n)
+    memory.
     """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)

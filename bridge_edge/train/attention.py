@@ -34,6 +34,8 @@ def causal_attention(
     groups, seen = key.shape[1], key.shape[2]
     scale = width**-0.5 if scaling is None else scaling
     if length > LONGEST:
+        if attention_mask is None and seen != length:  # torch's own causal mask is aligned to the first key
+            attention_mask = torch.ones(length, seen, dtype=torch.bool, device=query.device).tril(seen - length)
         out = F.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, is_causal=attention_mask is None, scale=scale, enable_gqa=True
         )

@@ -19,10 +19,14 @@ import torch
 from transformers import PreTrainedModel
 
 from bridge_edge.errors import UserError
+from bridge_edge.memory import trim
+from bridge_edge.parallel import Map, side_by_side
 from bridge_edge.progress import Advance
 from bridge_edge.train.batches import ANSWER, RATIONALE, Batch, Encoded, collate, epoch
 from bridge_edge.train.losses import segment_nll, supervised_logits
 from bridge_edge.train.optim import Optimizer, build_optimizer, schedule
+
+TRIM_EVERY = 20  # steps between returns of freed memory
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Plan:
 
 @dataclass
 class Trained:
-    """What a training did: optimiser steps, real tokens seen, seconds, mean loss of the last tenth."""
+    """What a training did: optimiser steps, real tokens seen, seconds, running mean of the loss."""
 
     steps: int
     tokens: int
@@ -86,7 +90,7 @@ def train(
     advance: Advance,
     checkpoint: Path | None = None,
 ) -> Trained:
-    """Train `model` in place on `examples`. Raises UserError where nothing can be learnt (no examples, loss not finite)."""
+    """Train `model` in place; raises UserError where nothing can be learnt (no examples, a loss that is not finite)."""
     if not examples:
         raise UserError("there is nothing to train on", "enlarge the pool or the budget, or loosen the filters")
     steps = step_plan(examples, plan)
@@ -98,44 +102,62 @@ def train(
         advance(state["step"] / len(steps), "resumed")
     model.train()
     last = saved = time.monotonic()
-    for number in range(int(state["step"]), len(steps)):
-        batches = [collate([examples[i] for i in rows], pad_id) for rows in steps[number]]
-        loss = _step(model, optimizer, batches, plan, bf16, schedule(number, len(steps)))
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss became {loss} at step {number + 1}", "lower the learning rate, e.g. student.lr=5e-4"
-            )
-        now = time.monotonic()
-        decay = min(0.95, (number + 1) / (number + 10))
-        state["loss"] = decay * state["loss"] + (1 - decay) * loss if number else loss
-        state["step"] = number + 1
-        state["tokens"] += sum(b.tokens for b in batches)
-        state["seconds"] += now - last
-        last = now
-        advance(1 / len(steps), f"loss {state['loss']:.3f}  {state['tokens'] / state['seconds']:,.0f} tokens/s")
-        if checkpoint and now - saved > plan.save_every and number + 1 < len(steps):
-            _save(model, optimizer, state, checkpoint)
-            saved = last = time.monotonic()
+    with side_by_side(model) as run:
+        for number in range(int(state["step"]), len(steps)):
+            torch.manual_seed(plan.seed * 1_000_003 + number)  # dropout is the same after a resume
+            batches = [collate([examples[i] for i in rows], pad_id) for rows in steps[number]]
+            loss = _step(model, batches, plan, bf16, run)
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"the loss became {loss} at step {number + 1}", "lower the learning rate, e.g. student.lr=5e-4"
+                )
+            optimizer.step(schedule(number, len(steps)), run)
+            now = time.monotonic()
+            _count(state, number, loss, sum(b.tokens for b in batches), now - last)
+            last = now
+            advance(1 / len(steps), f"loss {state['loss']:.3f}  {state['tokens'] / state['seconds']:,.0f} tokens/s")
+            if number % TRIM_EVERY == TRIM_EVERY - 1:
+                trim()
+            if checkpoint and now - saved > plan.save_every and number + 1 < len(steps):
+                _save(model, optimizer, state, checkpoint)
+                saved = last = time.monotonic()
     model.eval()
     return Trained(len(steps), int(state["tokens"]), round(state["seconds"], 3), round(state["loss"], 5))
 
 
-def _step(
-    model: PreTrainedModel, optimizer: Optimizer, batches: list[Batch], plan: Plan, bf16: bool, scale: float
-) -> float:
-    """One optimiser step over its micro-batches, each weighted by its share of the rows; returns the loss."""
+def _count(state: dict[str, float], number: int, loss: float, tokens: int, seconds: float) -> None:
+    """Add one step to the running totals; the loss is an average over about the last twenty steps."""
+    decay = min(0.95, (number + 1) / (number + 10)) if number else 0.0
+    state["loss"] = decay * state["loss"] + (1 - decay) * loss
+    state["step"] = number + 1
+    state["tokens"] += tokens
+    state["seconds"] += seconds
+
+
+def _step(model: PreTrainedModel, batches: list[Batch], plan: Plan, bf16: bool, run: Map) -> float:
+    """Gradients of one optimiser step, each micro-batch weighted by its share of the rows; returns the loss.
+
+    Every micro-batch makes gradients of its own (`autograd.grad`, not `backward`), so that several can run at once, and
+    they are added in the order of the batches, so that the sum does not depend on which was first.
+    """
     rows = sum(len(b.ids) for b in batches)
     weights: Mapping[int, float] = dict(plan.weights)
-    total = 0.0
-    for batch in batches:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def gradients(batch: Batch) -> tuple[float, tuple[torch.Tensor | None, ...]]:
         moved = Batch(batch.ids.to(model.device), batch.segments.to(model.device), batch.tokens)
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
             logits, labels, segments = supervised_logits(model, moved)
         loss = segment_nll(logits, labels, segments, weights) * (len(batch.ids) / rows)
-        loss.backward()
-        total += float(loss.detach())
-    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
-    optimizer.step(scale)
+        return float(loss.detach()), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    total = 0.0
+    for loss, grads in run(gradients, batches):
+        total += loss
+        for parameter, grad in zip(parameters, grads, strict=True):
+            if grad is not None:
+                parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     return total
 
 
@@ -154,7 +176,10 @@ def _save(model: PreTrainedModel, optimizer: Optimizer, state: dict[str, float],
 
 
 def _restore(model: PreTrainedModel, optimizer: Optimizer, path: Path) -> dict[str, float]:
-    loaded = torch.load(path, weights_only=True)
+    try:
+        loaded = torch.load(path, weights_only=True)
+    except Exception as error:  # the library raises many kinds, of which none is for users
+        raise UserError(f"the checkpoint {path} is damaged", "remove it and run the same command again") from error
     own = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in loaded["model"].items():

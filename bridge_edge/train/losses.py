@@ -7,6 +7,7 @@ small model: prompts and padding are dropped before it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,8 @@ def supervised_logits(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tenso
     Returns logits (N, V) in float32, labels (N,) and segment codes (N,), where N counts the tokens whose
     segment is not PROMPT. Position t predicts token t + 1.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    wrapped: Any = model  # with adapters, the causal model lies inside
+    causal = wrapped.get_base_model() if hasattr(model, "get_base_model") else wrapped
     hidden = causal.get_decoder()(input_ids=batch.ids, use_cache=False).last_hidden_state  # (B, T, H)
     segments = batch.segments[:, 1:]  # (B, T-1)
     chosen = segments > 0

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError, unknown
@@ -18,6 +20,7 @@ from bridge_edge.recipe import LoraSpec, ModelSpec
 from bridge_edge.train.attention import use_fast_attention
 
 EMBEDDED = "embedded:"
+transformers_logging.disable_progress_bar()  # loading a small model is no work worth a bar
 
 
 def locate(model: str) -> str:
@@ -55,7 +58,7 @@ def load_model(model: str, device: str = "cpu") -> PreTrainedModel:
         loaded = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, use_safetensors=True)
     except Exception as error:  # the library raises many kinds, of which none is for users
         raise UserError(f"cannot load the model {model!r}: {_first_line(error)}", _reach(model)) from error
-    loaded.to(device)
+    loaded.to(device)  # type: ignore[arg-type]  # the library's decorator hides the signature
     use_fast_attention(loaded)
     return loaded
 
@@ -89,7 +92,8 @@ def prepare(path: str, spec: ModelSpec, device: str = "cpu") -> PreTrainedModel:
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: Card | None) -> None:
     """Write weights (adapters merged), tokenizer and card in hub layout."""
-    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    wrapped: Any = model
+    merged = wrapped.merge_and_unload() if hasattr(model, "merge_and_unload") else wrapped
     merged.config._attn_implementation = "sdpa"  # the saved folder must load anywhere
     folder.mkdir(parents=True, exist_ok=True)
     merged.save_pretrained(folder)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from bridge_edge.errors import UserError
+from bridge_edge.parallel import Map
 
 OPTIMIZERS = ("muon", "adamw")
 
@@ -24,11 +25,13 @@ class Optimizer:
         self.parts = parts
         self.base = [[group["lr"] for group in part.param_groups] for part in parts]
 
-    def step(self, scale: float) -> None:
+    def step(self, scale: float, run: Map = map) -> None:
+        """One step at `scale` times the base rates; `run` may work on the parts side by side."""
         for part, rates in zip(self.parts, self.base, strict=True):
             for group, rate in zip(part.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
-            part.step()
+        list(run(lambda part: part.step(), self.parts))
+        for part in self.parts:
             part.zero_grad(set_to_none=True)
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -55,8 +58,9 @@ def build_optimizer(model: torch.nn.Module, name: str, lr: float, weight_decay: 
         hidden = parameter.ndim == 2 and "embed" not in label and "lm_head" not in label
         (matrices if hidden and name == "muon" else others).append(parameter)
     parts: list[torch.optim.Optimizer] = []
-    if matrices:
-        parts.append(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+    for half in (matrices[::2], matrices[1::2]):  # always two, so that a checkpoint fits any number of cores
+        if half:
+            parts.append(torch.optim.Muon(half, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
     if others:
         parts.append(torch.optim.AdamW(others, lr=lr, weight_decay=0.0, betas=(0.9, 0.98), fused=True))
     return Optimizer(parts)

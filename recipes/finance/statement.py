@@ -15,7 +15,7 @@ from bridge_edge.recipes._steps import beside
 
 FIRST = """Alder Amber Arrow Aspen Birch Bolt Cedar Clover Copper Coral Delta Dune Echo Elm Fern Flint Forge Glacier
 Harvest Hazel Iris Ivory Jade Kestrel Lark Linden Lotus Maple Marble Nova Oak Onyx Opal Orion Pearl Pine Quartz Raven
-Ridge Sable Sage Slate Sparrow Swift Tidal Topaz Vista Willow Zephyr""".split()  # noqa: SIM905
+Ridge Sable Sage Slate Sparrow Swift Tidal Topaz Vista Willow Zephyr""".split()
 LAST = ("Foods", "Motors", "Textiles", "Logistics", "Media", "Energy", "Tools", "Paper", "Steel", "Retail", "Labs",
         "Hotels", "Shipping", "Software", "Glass", "Farms")  # fmt: skip
 UNITS = ("$ million", "$ thousand", "EUR million", "USD million", "GBP million")

@@ -1,8 +1,8 @@
 """Diversity jurisdiction (28 U.S.C. 1332): fact patterns with an exact answer, a checker and an embedded expert.
 
 The rule, as it is public: federal courts hear a case between citizens of different states when diversity is complete
-(no plaintiff shares a state of citizenship with any defendant; 28 U.S.C. 1332(a)(1), Strawbridge v. Curtiss, 7 U.S. 267)
-and the amount in controversy exceeds $75,000. A corporation is a citizen of its state of incorporation and of
+(no plaintiff shares a state of citizenship with any defendant; 28 U.S.C. 1332(a)(1), Strawbridge v. Curtiss, 7 U.S.
+267) and the amount in controversy exceeds $75,000. A corporation is a citizen of its state of incorporation and of
 its principal place of business (1332(c)(1)). One plaintiff's claims against one defendant are added up; claims
 against different defendants are not (Snyder v. Harris, 394 U.S. 332); where several defendants face claims of their
 own, one sufficient total carries the rest (28 U.S.C. 1367, Exxon v. Allapattah, 545 U.S. 546).
@@ -89,13 +89,17 @@ class Party:
     states: tuple[str, ...]
 
 
+# ((indices of defendants), ((cause, dollars), ...)) for each group
+Claims = tuple[tuple[tuple[int, ...], tuple[tuple[str, int], ...]], ...]
+
+
 @dataclass(frozen=True)
 class Case:
     """Parties of both sides and, for each group of defendants sued together, the claims every one of them faces."""
 
     plaintiffs: tuple[Party, ...]
     defendants: tuple[Party, ...]
-    claims: tuple[tuple[tuple[int, ...], tuple[tuple[str, int], ...]], ...]  # ((defendant indices), ((cause, $), ...))
+    claims: Claims
 
     @property
     def shared(self) -> list[str]:
@@ -166,7 +170,7 @@ def draw_case(rng: random.Random) -> Case:
         parties[j] = Party(parties[j].name, (common, *others) if rng.random() < 0.5 else (*others, common))
     if right == 2 and rng.random() < 0.2:
         high = rng.random() < 0.5
-        claims = tuple(((i,), _separate(rng, high)) for i in range(right))
+        claims: Claims = tuple(((i,), _separate(rng, high)) for i in range(right))
     else:
         claims = ((tuple(range(right)), draw_claims(rng, rng.choice((1, 1, 1, 1, 2, 2, 2, 2, 3)))),)
     return Case(tuple(parties[:left]), tuple(parties[left:]), claims)
@@ -201,13 +205,12 @@ def tell_claims(rng: random.Random, case: Case) -> list[str]:
         if style < 0.76:
             sentences.append(f"{join(left)}{both} {verb} {join(right)}{each} for {join(listed)}.")
         elif style < 0.85:
-            sentences.append(
-                f"{join(left)}{both} {verb} {join(right)}{each}, claiming {join([f'${a:,} for {c}' for c, a in claims])}."
-            )
+            sums = join([f"${a:,} for {c}" for c, a in claims])
+            sentences.append(f"{join(left)}{both} {verb} {join(right)}{each}, claiming {sums}.")
         elif style < 0.93:
-            sentences.append(
-                f"In a suit against {join(right)}, {join(left)} {'claims' if len(left) == 1 else 'each claim'} {join([f'${a:,} for {c}' for c, a in claims])}{' from each' if each else ''}."
-            )
+            sums = join([f"${a:,} for {c}" for c, a in claims]) + (" from each" if each else "")
+            claim = "claims" if len(left) == 1 else "each claim"
+            sentences.append(f"In a suit against {join(right)}, {join(left)} {claim} {sums}.")
         else:
             sentences.append(
                 f"{join(right)} {'is' if len(right) == 1 else 'are each'} sued by {join(left)} for {join(listed)}."
@@ -319,12 +322,15 @@ class Diversity:
             wanted = f"{party.name} ({' and '.join(party.states)})"
             if wanted not in rationale:
                 return f"the citizenship of {party.name} is not stated as {' and '.join(party.states)}"
-        return ""
+        places = [[rationale.index(f"{p.name} (") for p in side] for side in (case.plaintiffs, case.defendants)]
+        return "" if max(places[0]) < min(places[1]) else "the plaintiffs are not named before the defendants"
 
     @staticmethod
     def _law_problem(case: Case, rationale: str) -> str:
         denies = bool(re.search(r"\bNo (?:shared )?state\b", rationale))
-        if denies == bool(case.shared):
+        fails = bool(re.search(r"\bnot diverse\b|\bdiversity fails\b", rationale))
+        holds = bool(re.search(r"(?<!\bnot )\bdiverse\b|\bdiversity holds\b", rationale))
+        if denies == bool(case.shared) or (holds if case.shared else fails):
             return f"shared states are {case.shared or 'none'}"
         named = re.search(
             r"Both (?:sides )?have ([A-Z][A-Za-z ]*?)[,:.]|([A-Z][A-Za-z ]*?) is on both sides", rationale

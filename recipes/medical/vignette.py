@@ -14,7 +14,7 @@ from bridge_edge.recipes._steps import article, join
 
 SURNAMES = """Adams Baker Bell Brown Carter Clark Cooper Davis Diaz Evans Fisher Garcia Gray Green Hall Harris Hill
 Hughes Jones Kelly Khan King Lee Lewis Lopez Mason Miller Moore Morgan Nguyen Owens Parker Patel Price Reed Rossi Scott
-Shah Silva Smith Stone Tanaka Taylor Turner Walker Ward Watson White Wilson Wood Wright Young""".split()  # noqa: SIM905
+Shah Silva Smith Stone Tanaka Taylor Turner Walker Ward Watson White Wilson Wood Wright Young""".split()
 PLACES = ("in the clinic", "on the ward", "in the emergency room", "at a routine visit", "after a fall", "with fever",
           "with cough", "before surgery", "with nausea", "after dialysis", "from a care home")  # fmt: skip
 Measure = tuple[str, str]

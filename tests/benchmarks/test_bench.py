@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ def test_everything_is_closed_when_one_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value"), [("repetitions", 0), ("threads", 0), ("prefill", (64, 0)), ("rest_s", -1), ("warmup", -1)]
 )
-def test_bad_options_are_refused(option: str, value: object) -> None:
+def test_bad_options_are_refused(option: str, value: Any) -> None:
     with pytest.raises(UserError, match=option):
         BenchOptions(**{option: value})
 

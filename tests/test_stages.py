@@ -1,0 +1,317 @@
+"""Stages: what their keys see, what is skipped, resumed or taken over, and what a budget buys again."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge_edge import stages
+from bridge_edge.apprenticeship import LEDGER
+from bridge_edge.budget import Ledger
+from bridge_edge.data.samples import Sample
+from bridge_edge.distill import distill
+from bridge_edge.errors import UserError
+from bridge_edge.phases import Context, _finished_batches
+from bridge_edge.prices import Price, Usage
+from bridge_edge.recipe import Recipe
+from bridge_edge.recipe_io import load_recipe
+from bridge_edge.run import Run
+from bridge_edge.stages import KEY, STAGES, Stage, needed_for, run_stages, slice_of, stage_key
+
+OUTPUTS = {stage.name: stage.name for stage in STAGES}
+
+
+def keys(recipe: Recipe) -> dict[str, str]:
+    return {stage.name: stage_key(stage, recipe, OUTPUTS) for stage in STAGES}
+
+
+def touched(word: str, *base: str) -> set[str]:
+    """The stages whose own key changes with one value, their inputs being equal."""
+    before, after = (keys(load_recipe(["recipe=legal", *base, *more])) for more in ((), (word,)))
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_stages_read_what_exists_and_need_what_came_before() -> None:
+    recipe, seen = load_recipe(["recipe=legal"]), set()
+    for stage in STAGES:
+        assert slice_of(recipe, stage.reads)
+        assert set(stage.needs) <= seen
+        seen.add(stage.name)
+    assert [s.name for s in needed_for("select")] == ["data", "warmup", "score", "select"]
+    assert needed_for(None) == list(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("student.lr=1e-4", {"align", "tutor", "baseline"}),
+        ("ta.lr=1e-4", {"warmup", "apprentice"}),
+        ("ta.precision=fp32", {"warmup", "apprentice", "annotate"}),
+        ("select.alpha=0.9", {"select"}),
+        ("select.difficulty=entropy", {"score", "select"}),
+        ("budget.queries=17", {"select", "teach"}),
+        ("teacher.style=brief", {"teach"}),
+        ("annotate.keep=all", {"annotate"}),
+        ("baseline.epochs=1", {"baseline"}),
+        ("gate.accuracy=0.5", {"apprentice"}),
+        ("align.items=3", {"align"}),
+        ("warmup.epochs=2", {"warmup"}),
+        ("expected=soon", set()),
+        ("description=other", set()),
+    ],
+)
+def test_a_value_touches_the_stages_that_read_it(word: str, expected: set[str]) -> None:
+    assert touched(word) == expected
+
+
+@pytest.mark.parametrize("word", ["seed=1", "task.max_new_tokens=64", "tutor.format=multitask", "data.pool=99"])
+def test_values_that_reach_far_touch_the_data_or_the_models(word: str) -> None:
+    assert touched(word) & {"data", "tutor", "apprentice"}
+
+
+def test_every_value_of_a_recipe_but_its_labels_is_in_some_key() -> None:
+    recipe = load_recipe(["recipe=legal"])
+    read = {dotted for stage in STAGES for dotted in stage.reads}
+    for name in Recipe.model_fields:
+        if name in ("description", "expected", "scale"):
+            continue
+        assert name in read or any(r.startswith(name + ".") for r in read), name
+    assert recipe.name == "legal"
+
+
+def test_a_key_sees_inputs_version_and_the_files_of_models(tmp_path: Path) -> None:
+    recipe, stage = load_recipe(["recipe=legal"]), STAGES[1]
+    key = stage_key(stage, recipe, OUTPUTS)
+    assert key == stage_key(stage, load_recipe(["recipe=legal"]), OUTPUTS)
+    assert key != stage_key(stage, recipe, {**OUTPUTS, "data": "other"})
+    assert key != stage_key(Stage(**{**stage.__dict__, "version": 99}), recipe, OUTPUTS)
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    own = load_recipe(["recipe=legal", f"ta.model={base}"])
+    before = stage_key(stage, own, OUTPUTS)
+    (base / "config.json").write_text("{ }")
+    assert before != stage_key(stage, own, OUTPUTS)
+
+
+class Toy:
+    """Three stages that write a file each and count how often they work; `second` reads the first, `third` both."""
+
+    def __init__(self) -> None:
+        self.worked: list[str] = []
+        self.fail: set[str] = set()
+        self.found: dict[str, list[str]] = {}
+
+    def stage(self, name: str, reads: tuple[str, ...], needs: tuple[str, ...], text: Any) -> Stage:
+        def work(ctx: Context, out: Path) -> dict[str, Any]:
+            self.worked.append(name)
+            self.found[name] = sorted(p.name for p in out.iterdir() if p.name != KEY)
+            (out / "half").write_text("done")
+            if name in self.fail:
+                raise UserError("it broke")
+            (out / "half").unlink()
+            (out / "file").write_text(text(ctx))
+            return {"length": len(text(ctx))}
+
+        return Stage(name, name.title(), work, reads, needs)
+
+    def build(self) -> tuple[Stage, ...]:
+        def second(ctx: Context) -> str:
+            return (ctx.folder("first") / "file").read_text() + str(ctx.recipe.ta.lr > 1)
+
+        return (
+            self.stage("first", ("seed",), (), lambda ctx: f"seed {ctx.recipe.seed}"),
+            self.stage("second", ("ta.lr",), ("first",), second),
+            self.stage("third", ("student.lr",), ("first", "second"), lambda ctx: str(ctx.recipe.student.lr)),
+        )
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
+    made = Toy()
+    monkeypatch.setattr(stages, "STAGES", made.build())
+    return made
+
+
+def go(folder: Path, *words: str) -> tuple[int, Run]:
+    recipe = load_recipe(["recipe=legal", *words])
+    run = Run.create(folder, recipe)
+    return run_stages(run, recipe, Context(recipe, run.path)), run
+
+
+def test_a_second_run_does_nothing(toy: Toy, tmp_path: Path) -> None:
+    assert go(tmp_path)[0] == 3
+    before = (go(tmp_path)[1].path / "manifest.json").read_bytes()
+    count, run = go(tmp_path)
+    assert (count, toy.worked) == (0, ["first", "second", "third"])
+    assert (run.path / "manifest.json").read_bytes() == before
+    assert not list(run.path.glob("*.partial"))
+
+
+def test_a_changed_value_reruns_what_depends_on_it_and_takes_the_rest(toy: Toy, tmp_path: Path) -> None:
+    go(tmp_path)
+    toy.worked.clear()
+    count, run = go(tmp_path, "student.lr=0.5")
+    assert (count, toy.worked) == (1, ["third"])
+    assert run.manifest["stages"]["first"]["taken_from"].startswith("legal-")
+    assert (run.path / "first" / "file").read_text() == "seed 0"
+    assert not (run.path / "first").is_symlink()
+    toy.worked.clear()
+    go(tmp_path, "seed=5")
+    assert toy.worked == ["first", "second", "third"]
+
+
+def test_an_equal_output_stops_the_rerun(toy: Toy, tmp_path: Path) -> None:
+    go(tmp_path)
+    toy.worked.clear()
+    assert go(tmp_path, "ta.lr=0.5")[0] == 1  # `second` works anew and comes to the same: `third` is taken
+    assert toy.worked == ["second"]
+
+
+def test_a_neighbour_whose_files_were_changed_is_not_trusted(toy: Toy, tmp_path: Path) -> None:
+    _, run = go(tmp_path)
+    (run.path / "first" / "file").write_text("tampered")
+    toy.worked.clear()
+    go(tmp_path, "student.lr=0.5")
+    assert toy.worked[0] == "first"
+
+
+def test_a_missing_folder_is_made_again(toy: Toy, tmp_path: Path) -> None:
+    _, run = go(tmp_path)
+    (run.path / "second" / "file").unlink()
+    (run.path / "second").rmdir()
+    toy.worked.clear()
+    assert go(tmp_path)[0] == 1
+    assert toy.worked == ["second"]
+
+
+def test_a_failure_is_no_result_and_its_half_done_work_is_found_again(toy: Toy, tmp_path: Path) -> None:
+    toy.fail = {"second"}
+    with pytest.raises(UserError, match="it broke"):
+        go(tmp_path)
+    toy.fail = set()
+    toy.worked.clear()
+    count, run = go(tmp_path)
+    assert (count, toy.worked) == (2, ["second", "third"])
+    assert toy.found["second"] == ["half"]
+    assert not list(run.path.glob("*.partial"))
+
+
+def test_half_done_work_of_another_key_is_thrown_away(toy: Toy, tmp_path: Path) -> None:
+    toy.fail = {"second"}
+    with pytest.raises(UserError):
+        go(tmp_path)
+    run = Run.create(tmp_path, load_recipe(["recipe=legal"]))
+    (run.path / "second.partial" / KEY).write_text("another key")
+    toy.fail = set()
+    go(tmp_path)
+    assert toy.found["second"] == []
+
+
+def test_work_in_a_finished_run_takes_its_status_back(toy: Toy, tmp_path: Path) -> None:
+    _, run = go(tmp_path)
+    run.manifest["status"] = "finished"
+    run.manifest["stages"].pop("third")
+    run.save()
+    toy.fail = {"third"}
+    with pytest.raises(UserError):
+        go(tmp_path)
+    assert not Run(run.path).finished
+
+
+def test_a_target_leaves_the_rest_alone(toy: Toy, tmp_path: Path) -> None:
+    recipe = load_recipe(["recipe=legal"])
+    run = Run.create(tmp_path, recipe)
+    for expected in (2, 0):
+        assert run_stages(run, recipe, Context(recipe, run.path), "second") == expected
+    assert toy.worked == ["first", "second"]
+
+
+def test_half_written_batches_are_cut_off(tmp_path: Path) -> None:
+    pool = [Sample(f"item {i}") for i in range(6)]
+    batches = [pool[:2], pool[2:4], pool[4:]]
+    path = tmp_path / "raw.jsonl"
+    assert _finished_batches(path, batches) == 0
+
+    def line(sample: Sample) -> str:
+        return json.dumps({"id": sample.id, "text": "odd \u2028 and \u0085 breaks"}, ensure_ascii=False) + "\n"
+
+    whole = line(pool[1]) + line(pool[0])
+    for tail, finished in (
+        ("", 1),
+        (line(pool[2]), 1),
+        (line(pool[2]) + line(pool[3])[:-9], 1),
+        (line(pool[2]) + line(pool[4]), 1),
+        (line(pool[2]) + "{broken\n", 1),
+    ):
+        path.write_text(whole + tail, encoding="utf-8")
+        assert _finished_batches(path, batches) == finished
+        assert path.read_text(encoding="utf-8") == whole
+    path.write_text(whole + line(pool[3]) + line(pool[2]) + line(pool[4]) + line(pool[5]), encoding="utf-8")
+    assert _finished_batches(path, batches) == 3
+
+
+SMALL = ("recipe=legal", "data.pool=40", "data.dev=4", "data.test=4")
+
+
+def teach(folder: Path, *words: str) -> tuple[dict[str, Any], Run]:
+    """A real run up to the teacher's answers."""
+    summary = distill([*SMALL, *words], folder, target="teach")
+    run = Run(Path(summary["run"]))
+    record = run.stage("teach")
+    assert record is not None
+    return record["metrics"], run
+
+
+def attempts(run: Run) -> list[dict[str, Any]]:
+    with closing(Ledger(run.path / LEDGER)) as ledger:
+        return list(ledger.attempts())
+
+
+def test_a_raised_budget_asks_only_what_is_new(tmp_path: Path) -> None:
+    first, one = teach(tmp_path, "budget.queries=5")
+    assert (first["queries"], first["usable"], first["reused"]) == (5, 5, 0)
+    second, two = teach(tmp_path, "budget.queries=9")
+    assert (second["queries"], second["usable"], second["reused"]) == (9, 9, 5)
+    rows = attempts(two)
+    taken = [r for r in rows if one.path.name in r["error"]]
+    assert {r["item_id"] for r in taken} == {r["item_id"] for r in attempts(one)}
+    assert (len(rows), len(taken)) == (9, 5)
+    for name in ("data", "warmup", "score"):
+        assert two.manifest["stages"][name]["taken_from"] == one.path.name
+
+    # A run that shares all of this takes the answers and the whole ledger, also what still lies in its log.
+    with closing(sqlite3.connect(two.path / LEDGER)) as held:
+        held.execute("PRAGMA wal_autocheckpoint=0")
+        assert held.execute("SELECT count(*) FROM attempts").fetchone() == (9,)
+        third, three = teach(tmp_path, "budget.queries=9", "student.lr=0.5")
+    assert three.manifest["stages"]["teach"]["taken_from"] == two.path.name
+    assert third == second
+    assert attempts(three) == rows
+
+    # A damaged neighbour, and one of its own answers paid already: nothing of it is lost or bought again.
+    (one.path / LEDGER).write_bytes(b"no database")
+    own = Run.create(tmp_path, load_recipe([*SMALL, "budget.queries=9", "student.lr=0.25"]))
+    with closing(Ledger(own.path / LEDGER, price=Price(2.5, 10.0))) as ledger:
+        for row in rows[:2]:
+            held = ledger.reserve(row["request_hash"], row["item_id"], row["used_prompt"], row["used_completion"])
+            ledger.settle(held, Usage(row["used_prompt"], row["used_completion"]), row["response"])
+    fourth, four = teach(tmp_path, "budget.queries=9", "student.lr=0.25")
+    assert "taken_from" not in four.manifest["stages"]["teach"]
+    assert (fourth["queries"], fourth["usable"], fourth["reused"]) == (9, 9, 7)
+    assert four.manifest["stages"]["teach"]["output"] == two.manifest["stages"]["teach"]["output"]
+
+
+def test_a_cap_in_dollars_stops_in_time(tmp_path: Path) -> None:
+    metrics, run = teach(tmp_path, "budget.queries=9", "budget.usd=0.006")
+    assert metrics["stopped_by"] == "usd"
+    assert 0 < metrics["usable"] < 9
+    assert metrics["usd"] <= 0.006
+    with pytest.raises(UserError, match="no usable answer"):
+        teach(tmp_path, "budget.queries=9", "budget.usd=0.0001")
+    assert run.stage("apprentice") is None
