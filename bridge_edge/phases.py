@@ -11,11 +11,13 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from bridge_edge.data.card import normal, parse
 from bridge_edge.data.encode import ANSWER_TASK, encode_pairs, encode_samples, prompt_ids
@@ -35,7 +37,7 @@ from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.models import load_model, load_tokenizer, prepare, same_tokenizer, save_model
 
 Metrics = dict[str, Any]
-ALIGN_SEED = 77
+ALIGN_SEED, REHEARSAL_SEED = 77, 7_777
 CHUNK = 4  # batches between two writes of the annotation
 
 
@@ -87,17 +89,34 @@ def fit(
     tokenizer = load_tokenizer(source)
     torch.manual_seed(ctx.recipe.seed)  # fresh adapters start at random
     model = prepare(source, spec, ctx.device)
+    plan = plan_of(ctx.recipe, spec, **changes)
+    rows = rehearse(examples, tokenizer, spec.rehearsal, plan)
     with track(label, 1.0) as advance:
         done = train(
             model,
-            examples,
-            plan_of(ctx.recipe, spec, **changes),
+            rows,
+            plan if rows is examples else replace(plan, epochs=1),
             tokenizer.pad_token_id,
             advance,
             out / "checkpoint.pt",
         )
     save_model(model, tokenizer, out, make_card(ctx.recipe, suffix))
     return {**done.record(), "examples": len(examples)}
+
+
+def rehearse(examples: list[Encoded], tokenizer: PreTrainedTokenizerBase, share: float, plan: Plan) -> list[Encoded]:
+    """All epochs of `examples` at once, mixed with general documents that are each seen only once.
+
+    Many passes over few rationales would otherwise cost a small model the reading and reckoning that it came with
+    (experience replay; Rolnick et al., arXiv 1811.11682). Without a share the examples are returned as they are.
+    """
+    if not share or not examples:
+        return examples
+    repeated = examples * max(1, round(plan.epochs))
+    stream = documents(REHEARSAL_SEED + plan.seed, chat_share=1.0, direct_share=0.0)
+    return repeated + encode_pairs(
+        tokenizer, [(d.prompt, d.steps, d.answer) for d in islice(stream, round(share * len(repeated)))]
+    )
 
 
 def contradicts(given: str, gold: str | None) -> bool:
@@ -296,7 +315,8 @@ def baseline(ctx: Context, out: Path) -> Metrics:
         return {"note": "switched off"}
     examples = encode_samples(load_tokenizer(source), ctx.samples("teach", "taught"), recipe.tutor.format)
     suffix, epochs = student_suffix(recipe), recipe.baseline.epochs
-    return fit(ctx, out, source, recipe.student, examples, "baseline", suffix, epochs=epochs)
+    spec = recipe.student.model_copy(update={"rehearsal": recipe.baseline.rehearsal})
+    return fit(ctx, out, source, spec, examples, "baseline", suffix, epochs=epochs)
 
 
 def measure(ctx: Context, folder: Path, samples: list[Sample], label: str, suffix: str = "") -> Scores:

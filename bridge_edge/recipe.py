@@ -130,6 +130,7 @@ class ModelSpec(Spec):
     micro_tokens: int = Field(4096, ge=64, description="padded tokens a forward pass")
     optimizer: Literal["muon", "adamw"] = "muon"
     weight_decay: float = Field(0.01, ge=0)
+    rehearsal: float = Field(0.0, ge=0, description="generated general documents an example, against forgetting")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     lora: LoraSpec | None = None
 
@@ -187,6 +188,7 @@ class BaselineSpec(Spec):
 
     enabled: bool = True
     epochs: float = Field(12, gt=0)
+    rehearsal: float = Field(0.0, ge=0, description="as ta.rehearsal; few examples ask for it, a whole pool does not")
 
 
 class Recipe(Spec):

@@ -59,6 +59,8 @@ BOUNDS = {
 class ParityError(UserError):
     """The exported file is not close enough to the original; it was kept beside the target as `.rejected`."""
 
+    exit_code = 1  # a check failed; the input was fine
+
 
 @dataclass(frozen=True)
 class Parity:

@@ -37,7 +37,8 @@ def touched(word: str, *base: str) -> set[str]:
 
 
 def test_stages_read_what_exists_and_need_what_came_before() -> None:
-    recipe, seen = load_recipe(["recipe=legal"]), set()
+    recipe = load_recipe(["recipe=legal"])
+    seen: set[str] = set()
     for stage in STAGES:
         assert slice_of(recipe, stage.reads)
         assert set(stage.needs) <= seen
@@ -299,8 +300,8 @@ def test_a_raised_budget_asks_only_what_is_new(tmp_path: Path) -> None:
     own = Run.create(tmp_path, load_recipe([*SMALL, "budget.queries=9", "student.lr=0.25"]))
     with closing(Ledger(own.path / LEDGER, price=Price(2.5, 10.0))) as ledger:
         for row in rows[:2]:
-            held = ledger.reserve(row["request_hash"], row["item_id"], row["used_prompt"], row["used_completion"])
-            ledger.settle(held, Usage(row["used_prompt"], row["used_completion"]), row["response"])
+            paid = ledger.reserve(row["request_hash"], row["item_id"], row["used_prompt"], row["used_completion"])
+            ledger.settle(paid, Usage(row["used_prompt"], row["used_completion"]), row["response"])
     fourth, four = teach(tmp_path, "budget.queries=9", "student.lr=0.25")
     assert "taken_from" not in four.manifest["stages"]["teach"]
     assert (fourth["queries"], fourth["usable"], fourth["reused"]) == (9, 9, 7)

@@ -18,10 +18,11 @@ LONG = " ".join(f"Clause {i} says that party {i * 7 % 13} pays {i * 37} dollars 
 
 
 def recipe_for(
-    folder: Path, rows: list[dict[str, object]], *words: str, test: list[dict[str, object]] | None = None
+    folder: Path, rows: list[dict[str, str]], *words: str, test: list[dict[str, str]] | None = None
 ) -> Recipe:
     """A recipe of one's own over `rows`, with a replay teacher."""
-    lines = [("pool.jsonl", rows), ("answers.jsonl", [{"id": "x", "answer": "Yes"}])]
+    lines: list[tuple[str, list[dict[str, str]]]] = [("pool.jsonl", rows)]
+    lines.append(("answers.jsonl", [{"id": "x", "answer": "Yes"}]))
     if test is not None:
         lines.append(("test.jsonl", test))
     for name, content in lines:
@@ -35,7 +36,7 @@ def recipe_for(
     return load_recipe([f"recipe={folder / 'own.yaml'}", *words])
 
 
-def rows_of(n: int, start: int = 0) -> list[dict[str, object]]:
+def rows_of(n: int, start: int = 0) -> list[dict[str, str]]:
     return [{"text": f"case {i} of house {i * i}", "answer": "Yes" if i % 3 else "No"} for i in range(start, start + n)]
 
 
@@ -175,7 +176,7 @@ def test_an_empty_pool_a_missing_column_and_too_large_a_budget(tmp_path: Path) -
 
 
 def test_a_partly_labelled_file_keeps_its_labels_for_the_held_out_items(tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [{**r, "answer": ""} if i >= 12 else r for i, r in enumerate(rows_of(50))]
+    rows: list[dict[str, str]] = [{**r, "answer": ""} if i >= 12 else r for i, r in enumerate(rows_of(50))]
     words = ("data.labels=none", "select.difficulty=entropy", "data.dev=5", "data.test=6")
     splits, _ = build_splits(recipe_for(tmp_path, rows, *words))
     assert all(s.answer for s in splits["dev"] + splits["test"])
