@@ -98,8 +98,9 @@ def test_without_an_end_token_every_row_reaches_the_bound(models: tuple[Any, Pla
 
 def test_ending_in_the_last_step_or_the_first(models: tuple[Any, Plain]) -> None:
     ours, plain = models
-    prompt, text = prompts()[6], plain.texts[6][0]
-    place = max(text.index(t) for t in text)  # the first occurrence that comes last
+    newest = [max(ids.index(t) for t in ids) for ids, _ in plain.texts]  # the last place where a token is new
+    row = newest.index(max(newest))
+    prompt, text, place = prompts()[row], plain.texts[row][0], newest[row]
     assert place > 0
     last = run(ours, [prompt], [text[place]], bound=place + 1)[0]
     assert (last.ids, last.ended) == (text[:place], True)
