@@ -55,7 +55,10 @@ class Endpoint:
         if url.scheme not in ("http", "https") or not url.hostname:
             raise UserError(f"teacher.base_url is {self.base_url!r}", "give an address such as https://host/v1")
         if url.username or url.password or url.query or url.fragment:  # not shown: it may hold a secret
-            raise UserError("teacher.base_url holds a user, a password or a query", "put the key in the variable named by teacher.api_key_env")
+            raise UserError(
+                "teacher.base_url holds a user, a password or a query",
+                "put the key in the variable named by teacher.api_key_env",
+            )
         if taken := sorted(CONTROLLED & set(self.extra)):
             raise UserError(f"teacher.extra sets {taken[0]!r}", "the budget depends on it; set it by its own field")
 
@@ -191,7 +194,7 @@ def _key(name: str) -> str:
     if not key:
         raise UserError(
             f"the environment variable {name!r} is not set; the teacher's key is read from it",
-            f"export {name}=... in your shell, or set teacher.key_env to another variable's name",
+            f"export {name}=... in your shell, or set teacher.api_key_env to another variable's name",
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise UserError(f"the environment variable {name!r} holds no usable key", "it has spaces or unusual characters")
