@@ -190,7 +190,9 @@ def select(ctx: Context, out: Path) -> Metrics:
     hard = np.load(ctx.folder("score") / "difficulty.npy")
     vectors = np.load(ctx.folder("score") / "embeddings.npy").astype(np.float32)
     spec = recipe.select
-    chosen = choose(hard, vectors, budget_queries(recipe, len(pool)), spec.strategy, spec.alpha, spec.trim, recipe.seed)
+    groups = [s.answer for s in pool] if recipe.data.labels == "gold" else None
+    queries = budget_queries(recipe, len(pool))
+    chosen = choose(hard, vectors, queries, spec.strategy, spec.alpha, spec.trim, recipe.seed, groups)
     rows = [{"id": pool[i].id, "rank": k, "difficulty": round(float(hard[i]), 5)} for k, i in enumerate(chosen)]
     (out / "selected.json").write_text(json.dumps(rows, indent=0))
     return {"selected": len(chosen), "difficulty_mean": round(float(hard[chosen].mean()), 4)}

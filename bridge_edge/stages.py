@@ -61,7 +61,14 @@ STAGES = (
         ("select.difficulty", "task.answers"),
         ("data", "warmup"),
     ),
-    Stage("select", "Selection of what to ask", phases.select, ("select", "budget", "seed"), ("data", "score")),
+    Stage(
+        "select",
+        "Selection of what to ask",
+        phases.select,
+        ("select", "budget", "data.labels", "seed"),
+        ("data", "score"),
+        version=2,
+    ),
     Stage(
         "teach",
         "Teacher queries",

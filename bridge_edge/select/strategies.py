@@ -7,10 +7,13 @@ arXiv 1708.00489). BRIDGE (arXiv 2512.20403) names the two ingredients; this com
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from bridge_edge.errors import unknown
 
+SMALLEST_GROUP = 10
 STRATEGIES = ("bridge", "random", "difficulty", "diversity")
 
 
@@ -24,6 +27,22 @@ def percentile_ranks(values: np.ndarray) -> np.ndarray:
     return (sums / counts)[inverse] / max(1, len(values) - 1)
 
 
+def ranks_within(values: np.ndarray, groups: Sequence[str | None]) -> np.ndarray:
+    """Percentile ranks of `values` (n,) among the items of the same group.
+
+    Grouped by gold answer this keeps the prior of an answer from passing for difficulty: a model that has only seen
+    labels finds every item of the rarer answer hard, and the hardest items would then all have that answer.
+    Groups too small to rank (under ten items) share one ranking.
+    """
+    labels = np.array([g or "" for g in groups])
+    names, sizes = np.unique(labels, return_counts=True)
+    small = np.isin(labels, names[sizes < SMALLEST_GROUP])
+    ranks = np.zeros(len(values))
+    for members in [labels == n for n in names[sizes >= SMALLEST_GROUP]] + ([small] if small.any() else []):
+        ranks[members] = percentile_ranks(values[members])
+    return ranks
+
+
 def choose(
     difficulty: np.ndarray,
     embeddings: np.ndarray,
@@ -32,11 +51,13 @@ def choose(
     alpha: float = 0.5,
     trim: float = 0.0,
     seed: int = 0,
+    groups: Sequence[str | None] | None = None,
 ) -> list[int]:
     """Indices of `budget` items of the pool, in the order in which they are worth asking.
 
     difficulty (n,), embeddings (n, d) L2-normalised. The hardest `trim` share is left out by the strategies
-    that look at difficulty, as probable label noise. Deterministic for a seed; costs O(n * d * budget) time and O(n)
+    that look at difficulty, as probable label noise. With `groups` (gold answers) difficulty is ranked
+    within each group. Deterministic for a seed; costs O(n * d * budget) time and O(n)
     memory.
     """
     if strategy not in STRATEGIES:
@@ -46,7 +67,7 @@ def choose(
     budget = min(budget, count)
     if strategy == "random":
         return rng.permutation(count)[:budget].tolist()
-    ranks = percentile_ranks(difficulty)
+    ranks = ranks_within(difficulty, groups) if groups else percentile_ranks(difficulty)
     allowed = np.ones(count, dtype=bool)
     if strategy in ("bridge", "difficulty") and trim:
         allowed = ranks <= 1 - trim

@@ -22,6 +22,7 @@ from bridge_edge.data.arithmetic import first_error
 from bridge_edge.data.card import normal
 from bridge_edge.data.samples import Check, Sample
 
+PLACE = r"[A-Z][a-z]+(?: [A-Z][a-z]+)?"
 QUESTION = "Is there diversity jurisdiction?"
 LIMIT = 75_000
 PEOPLE = """
@@ -258,6 +259,18 @@ def relation(total: int) -> str:
     return "more than" if total > LIMIT else "less than" if total < LIMIT else "equal to"
 
 
+def compared(case: Case) -> list[str]:
+    """Each defendant's states held against each plaintiff's, up to the first match: one small judgement a step."""
+    steps = []
+    mine = list(dict.fromkeys(s for p in case.plaintiffs for s in p.states))
+    for theirs in dict.fromkeys(s for d in case.defendants for s in d.states):
+        for state in mine:
+            steps.append(f"{state} and {theirs} {'match' if state == theirs else 'differ'}.")
+            if state == theirs:
+                return steps
+    return steps
+
+
 class Diversity:
     """The `legal` task; see the module docstring for the rule and its sources."""
 
@@ -286,6 +299,7 @@ class Diversity:
                 f"On one side {left}, on the other {right}.",
             )[style]
         ]
+        parts += compared(case)
         if case.shared:
             both = case.shared[0]
             parts.append(
@@ -332,6 +346,9 @@ class Diversity:
         holds = bool(re.search(r"(?<!\bnot )\bdiverse\b|\bdiversity holds\b", rationale))
         if denies == bool(case.shared) or (holds if case.shared else fails):
             return f"shared states are {case.shared or 'none'}"
+        for one, other, verdict in re.findall(rf"({PLACE}) and ({PLACE}) (differ|match)\b", rationale):
+            if (one == other) != (verdict == "match"):
+                return f"{one} and {other} do not {verdict}"
         named = re.search(
             r"Both (?:sides )?have ([A-Z][A-Za-z ]*?)[,:.]|([A-Z][A-Za-z ]*?) is on both sides", rationale
         )

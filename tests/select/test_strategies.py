@@ -107,3 +107,18 @@ def test_an_unknown_strategy_is_named() -> None:
     hard, vectors = toy(5, 0)
     with pytest.raises(UserError, match="did you mean 'bridge'"):
         choose(hard, vectors, 2, "brigde")
+
+
+def test_an_answer_prior_does_not_pass_for_difficulty() -> None:
+    """A model that always leans to No finds every Yes hard; ranked within answers both kinds are chosen."""
+    rng = np.random.default_rng(3)
+    answers = ["Yes"] * 100 + ["No"] * 100
+    difficulty = np.concatenate([rng.uniform(2, 3, 100), rng.uniform(0, 1, 100)]).astype(np.float32)
+    vectors = rng.normal(size=(200, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    without = choose(difficulty, vectors, 40, "difficulty")
+    within = choose(difficulty, vectors, 40, "difficulty", groups=answers)
+    assert {answers[i] for i in without} == {"Yes"}
+    assert sum(answers[i] == "Yes" for i in within) == 20
+    hardest = sorted(range(100), key=lambda i: -difficulty[i])[:20]
+    assert set(hardest) <= set(within)
