@@ -33,6 +33,9 @@ class Generated:
     ended: bool
 
 
+LARGEST_PREFILL = 3_000_000  # rows x length x length of one prefill
+
+
 class FixedLayer(DynamicLayer):
     """Keys and values of one layer in buffers of a fixed length, written in place and returned as views."""
 
@@ -90,6 +93,21 @@ def new_cache(model: PreTrainedModel, length: int) -> Cache:
     return cache  # windowed layers keep the last keys and values alone
 
 
+def grouped(lengths: Sequence[int], order: Sequence[int], batch_rows: int) -> list[list[int]]:
+    """Batches of `order` (by rising length): at most `batch_rows` rows, fewer where their attention would be large.
+
+    Prefill holds a few matrices of rows x heads x length x length, so long prompts at full batch size would take
+    gigabytes.
+    """
+    groups: list[list[int]] = [[]]
+    for i in order:
+        rows = len(groups[-1]) + 1
+        if groups[-1] and (rows > batch_rows or rows * lengths[i] ** 2 > LARGEST_PREFILL):
+            groups.append([])
+        groups[-1].append(i)
+    return groups if groups[0] else []
+
+
 def generate(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -102,7 +120,7 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     model.eval()
     bf16 = use_bf16(precision, model.device)
-    groups = [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
+    groups = grouped([len(p) for p in prompts], order, batch_rows)
 
     def work(rows: list[int]) -> list[Generated]:
         return list(_decode(model, rows, [prompts[i] for i in rows], max_new_tokens, eos_ids, bf16))

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from bridge_edge.errors import UserError
 from bridge_edge.generate import engine
-from bridge_edge.generate.engine import FixedCache, Generated, generate, new_cache
+from bridge_edge.generate.engine import FixedCache, Generated, generate, grouped, new_cache
 from bridge_edge.train.models import load_model
 from tests import tiny
 
@@ -151,3 +151,16 @@ def test_recurrent_models_are_refused() -> None:
 
     with pytest.raises(UserError, match="qwen3_next"):
         new_cache(Shell(), 8)  # type: ignore[arg-type]
+
+
+def test_batches_hold_every_row_once_within_both_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "LARGEST_PREFILL", 4_000)
+    lengths = sorted([5] * 30 + [20] * 25 + [90, 100])
+    groups = grouped(lengths, range(len(lengths)), 16)
+    assert [i for group in groups for i in group] == list(range(len(lengths)))
+    for group in groups:
+        longest = max(lengths[i] for i in group)
+        assert len(group) <= 16
+        assert len(group) == 1 or len(group) * longest**2 <= 4_000
+    assert groups[-1] == [56]  # a prompt above the bound goes alone
+    assert grouped([], [], 16) == []

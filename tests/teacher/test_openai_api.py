@@ -228,7 +228,7 @@ def test_a_local_server_needs_no_key() -> None:
 
 def test_bad_endpoints_are_refused_without_showing_secrets() -> None:
     for url in ("https://user:hunter2@host/v1", "https://host/v1?key=hunter2"):
-        with pytest.raises(UserError, match=r"teacher\.key_env") as error:
+        with pytest.raises(UserError, match=r"teacher\.api_key_env") as error:
             Endpoint("toy", url)
         assert "hunter2" not in str(error.value)
     with pytest.raises(UserError, match="base_url is 'host/v1'"):
