@@ -131,6 +131,7 @@ class Job:
     workers: int
     save_every: float
     decay: float
+    init: Path | None
 
 
 def average_gradients(model: torch.nn.Module, workers: int) -> None:
@@ -164,6 +165,10 @@ def work(rank: int, job: Job, port: int) -> None:
         state |= loaded["state"]
         if state["micro"] != job.micro:  # another batch size is another phase, with documents of its own
             state |= {"micro": job.micro, "done": 0}
+    elif job.init is not None:
+        former = json.loads((job.init / "pretraining.json").read_text())
+        model.load_state_dict(AutoModelForCausalLM.from_pretrained(job.init, dtype=torch.float32).state_dict())
+        state["former_tokens"] = former["tokens"] + former.get("former_tokens", 0)
     seed = TRAIN_SEED[job.shape] + job.micro + 10_000 * rank + int(state["step"] - state["done"])
     last = mark = time.monotonic()
     losses: list[float] = []
@@ -230,6 +235,9 @@ def write_base(model: Qwen2ForCausalLM, job: Job, loss: float, state: dict[str, 
 @click.option("--micro", type=int, default=2048, show_default=True, help="Tokens a worker takes a step.")
 @click.option("--workers", type=int, default=2, show_default=True, help="Processes, one core each.")
 @click.option("--decay", type=float, default=0.25, show_default=True, help="Share of the tokens with a falling rate.")
+@click.option(
+    "--init", type=click.Path(path_type=Path, exists=True), help="Start from this base (hub layout), not from noise."
+)
 @click.option("--save-every", type=float, default=240.0, show_default=True, help="Seconds between checkpoints.")
 def train_base(
     shape: str,
@@ -241,12 +249,13 @@ def train_base(
     micro: int,
     workers: int,
     decay: float,
+    init: Path | None,
     save_every: float,
 ) -> None:
     """Pretrain the base model SHAPE; the same command resumes."""
     out.mkdir(parents=True, exist_ok=True)
     AutoTokenizer.from_pretrained(folder).save_pretrained(out)
-    job = Job(shape, folder, out, tokens, until, lr, micro, workers, save_every, decay)
+    job = Job(shape, folder, out, tokens, until, lr, micro, workers, save_every, decay, init)
     with socket.socket() as probe_socket:
         probe_socket.bind(("127.0.0.1", 0))
         port = probe_socket.getsockname()[1]

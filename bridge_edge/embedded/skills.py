@@ -24,7 +24,16 @@ Anna Ben Clara David Erik Fatima George Hana Ivan Julia Karim Laura Marco Nina O
 Samuel Tara Umar Vera Walter Xenia Yusuf Zoe Peter Maria John Susan Robert Linda Michael Karen
 Thomas Nancy Daniel Lisa Mark Betty Paul Sandra Steven Ashley Kevin Donna Brian Carol Emily Ryan
 Jacob Gary Helen Frank Ruth Scott Grace Adam Leah Jack Alice Henry Emma Lucas Noah Olivia James Mia
-Ava Liam Ella Owen Ivy
+Ava Liam Ella Owen Ivy Aaron Abigail Alan Albert Alexander Alexis Alicia Amber Amina Amir Anders Andrea Angel Anita
+Anthony Arjun Arthur Astrid Austin Beatrice Bella Bernard Bianca Bruno Caleb Camila Carl Carmen Catherine Chloe
+Christian Christina Christopher Cora Craig Curtis Dalia Dario Denise Dennis Diana Dmitri Dominic Doris Dorothy Douglas
+Edgar Eleanor Elise Ellen Emil Enrique Erin Esther Eva Fiona Florence Francis Frederick Gabriel Gemma Gerald Gina Gloria
+Gregory Hannah Harold Heather Hector Howard Hussein Ian Ines Irene Isaac Jan Jane Janet Javier Jean Jerome Joan Joel
+Jonathan Jordan Jorge Josephine Judith Julian Keith Kenneth Kyle Larry Lena Leonard Leo Leticia Lily Lorenzo Louise
+Lucia Luis Luna Lydia Madeline Malik Marie Marina Martha Martin Max Megan Mei Miguel Miriam Mohammed Monica Nathan Nikolai
+Nora Oscar Pamela Patrick Penelope Philip Rachel Rafael Ralph Raymond Rebekah Renata Roger Roland Roman Roy Russell Samir
+Sana Sara Sean Sergio Shirley Silvia Sonia Stella Stuart Sven Tamara Teresa Theo Tina Tom Valentina Valerie Veronica
+Victor Victoria Vincent Viola Violet Virgil Wanda Warren Wayne Wendy Wesley Willa Xavier Yara Yvonne Zachary Zara
 """.split()
 PLACES = """
 Alabama Alaska Arizona Arkansas California Colorado Connecticut Delaware Florida Georgia Hawaii
@@ -110,7 +119,7 @@ def word(rng: random.Random) -> str:
 
 def name(rng: random.Random) -> str:
     roll = rng.random()
-    if roll < 0.55:
+    if roll < 0.5:
         return rng.choice(FIRST)
     if roll < 0.75:
         return word(rng).capitalize()
@@ -666,18 +675,24 @@ MEETINGS = (
 )
 
 
+TWO_HOMES = (
+    "{} has a house in {} and an office in {}.",
+    "{} was founded in {} and has its main shop in {}.",
+    "{}, an old club, is registered in {} with its hall in {}.",
+    "{} works in {} and sleeps in {}.",
+)
+
+
 def sides(rng: random.Random) -> Item:
     """Who stands on which side of a meeting, and where each one is from."""
     left, right = rng.choice((1, 1, 2, 2, 3)), rng.choice((1, 1, 1, 2, 3))
     people = names(rng, left + right)
     homes = [[h] for h in few_places(rng, left + right)]
-    if rng.random() < 0.2:
-        homes[rng.randrange(len(homes))].append(place(rng))
-    form = rng.choice(LIVES)
-    sentences = [
-        form.format(p, h[0]) if len(h) == 1 else f"{p} has a house in {h[0]} and an office in {h[1]}."
-        for p, h in zip(people, homes, strict=True)
-    ]
+    for home in homes if rng.random() < 0.3 else ():
+        if rng.random() < 0.5:
+            home.append(place(rng))
+    form, two_homes = rng.choice(LIVES), rng.choice(TWO_HOMES)
+    sentences = [(form if len(h) == 1 else two_homes).format(p, *h) for p, h in zip(people, homes, strict=True)]
     order = list(range(left + right))
     if rng.random() < 0.3:
         rng.shuffle(order)
@@ -706,6 +721,73 @@ def sides(rng: random.Random) -> Item:
     ]
     answer = (f"{left} against {right}", join(takers), join(givers))[kind]
     return with_noise(rng, sentences), asked, steps, answer
+
+
+VERDICTS = (
+    ("match", "differ"),
+    ("are the same", "are different"),
+    ("agree", "disagree"),
+    ("are equal", "are not equal"),
+)
+
+
+def pairs(rng: random.Random) -> Item:
+    """Hold each entry of one side against each entry of the other, one small judgement a step."""
+    left, right = rng.choice((1, 1, 2, 2, 3)), rng.choice((1, 1, 2, 2, 3))
+    source = rng.random()
+    if source < 0.75:
+        entries = few_places(rng, left + right)
+    elif source < 0.9:
+        entries = [rng.choice(COLORS) for _ in range(left + right)]
+    else:
+        entries = [word(rng) for _ in range(max(1, left + right - rng.randint(0, 2)))]
+        entries = [rng.choice(entries) for _ in range(left + right)]
+    same, different = rng.choice(VERDICTS)
+    first, second = entries[:left], entries[left:]
+    told, told_too = first, second
+    opening = ""
+    if rng.random() < 0.6:
+        people = names(rng, left + right)
+        told = [f"{p} ({e})" for p, e in zip(people[:left], first, strict=True)]
+        told_too = [f"{p} ({e})" for p, e in zip(people[left:], second, strict=True)]
+        if rng.random() < 0.3:
+            opening = f"{join(told)} against {join(told_too)}. "
+    stop = rng.random() < 0.5
+    steps: list[str] = []
+    hits = 0
+    for other in dict.fromkeys(second):
+        for one in dict.fromkeys(first):
+            if not (stop and hits):
+                steps.append(f"{one} and {other} {same if one == other else different}.")
+                hits += one == other
+    context = rng.choice(("One side: {}. Other side: {}.", "{} meet {}.", "A is {}. B is {}.")).format(
+        join(told), join(told_too)
+    )
+    question = f"Which entries {same}, which {different}?"
+    if opening:
+        question += " Name the sides first."
+    if stop:
+        return context, f"{question} Stop when two {same}.", opening + " ".join(steps), yes(bool(hits))
+    return context, f"{question} How many pairs {same}?", opening + " ".join(steps), str(hits)
+
+
+def accounts(rng: random.Random) -> Item:
+    """Add up what each of several receives, each account on its own, and hold every total against one limit."""
+    who, *others = names(rng, rng.randint(2, 3) + 1)
+    limit = rng.choice((rng.randint(1, 30) * 10_000, 50_000, 100_000, rng.randint(10, 99) * 1000))
+    story, steps, over = [], [], 0
+    verb = rng.choice(("owes", "sends", "lends", "sells"))
+    for other in others:
+        values = [thousands(rng) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
+        parts = [f"${v:,} for {' '.join(rng.sample(WORDS, rng.choice((1, 2))))}" for v in values]
+        story.append(f"{who} {verb} {other} {join(parts)}.")
+        total = sum(values)
+        relation = "more than" if total > limit else "less than" if total < limit else "equal to"
+        work = _sum_steps(values, lambda v: f"${v:,}")
+        steps.append(f"{work} ${total:,} is {relation} ${limit:,}.".strip())
+        over += total > limit
+    asked = f"How many of them get more than ${limit:,}?"
+    return with_noise(rng, story), asked, " ".join(steps), str(over)
 
 
 def overlap(rng: random.Random) -> Item:
@@ -762,12 +844,14 @@ def figures(rng: random.Random) -> Item:
 
 
 SKILLS: dict[str, tuple[Skill, float]] = {
-    "sides": (sides, 3.5),
+    "sides": (sides, 5.0),
+    "pairs": (pairs, 4.0),
+    "accounts": (accounts, 1.2),
     "overlap": (overlap, 1.5),
     "figures": (figures, 3.0),
     "lookup": (lookup, 0.6),
     "compare_places": (compare_places, 1.2),
-    "compare_teams": (compare_teams, 3.0),
+    "compare_teams": (compare_teams, 2.0),
     "more_or_less": (more_or_less, 1.2),
     "compare_symbols": (compare_symbols, 0.4),
     "addition": (addition, 2.0),
@@ -780,13 +864,13 @@ SKILLS: dict[str, tuple[Skill, float]] = {
     "points": (points, 1.3),
     "conditions": (conditions, 0.8),
     "formula": (formula, 1.5),
-    "table": (table, 1.5),
-    "cross_compare": (cross_compare, 1.0),
+    "table": (table, 2.0),
+    "cross_compare": (cross_compare, 0.6),
     "dates": (dates, 0.3),
     "units": (units, 0.4),
     "words_task": (words_task, 0.8),
     "roles": (roles, 0.6),
-    "budget": (budget, 2.0),
+    "budget": (budget, 1.6),
 }
 
 
