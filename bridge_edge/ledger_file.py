@@ -15,6 +15,7 @@ import socket
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,21 +71,22 @@ HINTS = {
 }
 
 
+_open_files: weakref.WeakSet[LedgerFile] = weakref.WeakSet()
+
+
 class LedgerFile:
     """Transactions over one ledger file, safe to use from many threads and processes."""
 
-    _pid: int | None = None
-    _db: sqlite3.Connection | None = None
+    _db: sqlite3.Connection | None
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.parent.is_dir():
             raise UserError(f"there is no folder {str(path.parent)!r} for the ledger", "create it first")
-        self._adopt()
-        with self.write() as db:
-            if _mark(db) == (0, 0):
-                for statement in SCHEMA:
-                    db.execute(statement)
+        self._start()
+        _open_files.add(self)
+        with self.read():  # opens it, and says here and not at the first query what is wrong with the file
+            pass
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -99,7 +101,6 @@ class LedgerFile:
             yield db
 
     def close(self) -> None:
-        self._adopt()
         with self._turn:
             if self._db is not None:
                 self._db.close()
@@ -107,7 +108,6 @@ class LedgerFile:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        self._adopt()
         with self._turn:
             db: sqlite3.Connection | None = None
             try:
@@ -122,37 +122,57 @@ class LedgerFile:
                     with suppress(sqlite3.Error):  # SQLite rolls back by itself where this fails
                         db.execute("ROLLBACK")
 
-    def _adopt(self) -> None:
-        """After a fork leave the parent's connection and lock alone (unused, never closed) and start afresh."""
-        if self._pid != os.getpid():
-            self._inherited, self._db = self._db, None
-            self._pid, self._turn = os.getpid(), threading.Lock()
+    def _start(self) -> None:
+        self._turn, self._db = threading.Lock(), None
+
+    def _forked(self) -> None:
+        """In a child just forked: leave the parent's connection and lock alone (unused, never closed), start afresh."""
+        self._inherited = self._db
+        self._start()
 
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
             db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             try:
                 db.row_factory = sqlite3.Row
-                self._ours(db)
-                _wal(db)
                 db.execute("PRAGMA synchronous = FULL")
+                self._admit(db)
+                _wal(db)
             except BaseException:
                 db.close()
                 raise
             self._db = db
         return self._db
 
-    def _ours(self, db: sqlite3.Connection) -> None:
-        """Refuse a database that is not a ledger before anything is written to it."""
+    def _admit(self, db: sqlite3.Connection) -> None:
+        """Make the tables in a new file; refuse a database that is not a ledger before anything is written to it.
+
+        Several threads and processes may do this at once, so each look at the file is one transaction, and the look
+        that allows writing holds the write lock. Only a file that carries our mark is switched to WAL.
+        """
+        db.execute("BEGIN")
+        empty = self._empty(db)
+        db.execute("COMMIT")
+        if empty:
+            db.execute("BEGIN IMMEDIATE")
+            if self._empty(db):
+                for statement in SCHEMA:
+                    db.execute(statement)
+            db.execute("COMMIT")
+
+    def _empty(self, db: sqlite3.Connection) -> bool:
+        """Whether the file holds nothing yet, a ledger otherwise; to be asked within a transaction."""
         application, version = _mark(db)
-        empty = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0
-        if not (application == APPLICATION or (empty and application == 0)):
+        if application == 0 and db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0:
+            return True
+        if application != APPLICATION:
             raise UserError(f"{str(self.path)!r} is a database but not a ledger", "give another path")
         if version > VERSION:
             raise UserError(
                 f"the ledger {str(self.path)!r} has version {version}, this release knows up to {VERSION}",
                 "upgrade with: pip install --upgrade bridge-edge",
             )
+        return False
 
     def _trouble(self, error: sqlite3.Error) -> UserError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte names the family
@@ -175,6 +195,14 @@ def _wal(db: sqlite3.Connection) -> None:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
                 raise
             time.sleep(0.01)
+
+
+def _after_fork() -> None:
+    for file in list(_open_files):
+        file._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)  # the child has one thread then: no race for the fresh lock
 
 
 @functools.lru_cache(maxsize=4)

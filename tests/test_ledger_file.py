@@ -1,0 +1,147 @@
+"""Opening a ledger while others open it: every look at the file and every step of making it is one transaction."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from bridge_edge import ledger_file
+from bridge_edge.budget import Ledger
+from bridge_edge.errors import UserError
+from bridge_edge.ledger_file import LedgerFile
+
+
+def together(count: int, work: object) -> list[BaseException]:
+    """Run `work` in `count` threads that start at once; returns what they raised."""
+    barrier, raised = threading.Barrier(count), []
+
+    def run() -> None:
+        barrier.wait()
+        try:
+            work()  # type: ignore[operator]
+        except BaseException as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads)
+    return raised
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_another_makes_the_ledger_while_this_one_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    """The other is let loose just after the mark was read (of the first or the second look), before the tables are."""
+    path, mark, seen = tmp_path / "l.sqlite", ledger_file._mark, 0
+    other = threading.Thread(target=lambda: LedgerFile(path).close())
+
+    def interfere(db: sqlite3.Connection) -> tuple[int, int]:
+        nonlocal seen
+        found = mark(db)
+        if threading.current_thread() is not other:
+            seen += 1
+            if seen == looks:
+                other.start()
+                other.join(timeout=0.3)  # it either makes the tables now, or has to wait for this transaction
+        return found
+
+    monkeypatch.setattr(ledger_file, "_mark", interfere)
+    file = LedgerFile(path)
+    other.join(timeout=30)
+    assert not other.is_alive()
+    with file.read() as db:
+        assert mark(db) == (ledger_file.APPLICATION, ledger_file.VERSION)
+        assert db.execute("SELECT COUNT(*) FROM spend").fetchone()[0] == 1  # made once
+        assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
+def test_a_foreign_database_that_appears_while_looking_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between "nothing there" and "make the tables" another program makes its own, which must stay as it is."""
+    path, empty = tmp_path / "l.sqlite", LedgerFile._empty
+    kept: list[bytes] = []
+
+    def appear(self: LedgerFile, db: sqlite3.Connection) -> bool:
+        found = empty(self, db)
+        if not kept:
+            db.execute("COMMIT")  # let the other in, as it could come right after this transaction
+            with sqlite3.connect(path) as foreign:
+                foreign.execute("CREATE TABLE theirs (x)")
+            kept.append(path.read_bytes())
+            db.execute("BEGIN")
+        return found
+
+    monkeypatch.setattr(LedgerFile, "_empty", appear)
+    with pytest.raises(UserError, match="not a ledger"):
+        LedgerFile(path)
+    assert path.read_bytes() == kept[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["l.sqlite"]
+
+
+def test_threads_that_open_a_new_ledger_together(tmp_path: Path) -> None:
+    for number in range(20):
+        path = tmp_path / f"{number}.sqlite"
+        assert together(8, lambda path=path: Ledger(path).totals()) == []
+
+
+OPENER = """
+import sys
+from bridge_edge.budget import Ledger
+print("ready", flush=True)
+for line in sys.stdin:
+    with Ledger(line.strip()) as ledger:
+        ledger.fail(ledger.reserve(f"h{sys.argv[1]}", "a", 1, 1), "tried", billed=False)
+    print("opened", flush=True)
+"""
+
+
+def test_processes_that_open_a_new_ledger_together(tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    openers = [
+        subprocess.Popen([sys.executable, "-c", OPENER, str(n)], stdin=pipe, stdout=pipe, text=True) for n in range(3)
+    ]
+    try:
+        for opener in openers:
+            assert opener.stdout is not None
+            assert opener.stdout.readline() == "ready\n"
+        for number in range(10):
+            path = tmp_path / f"{number}.sqlite"
+            for opener in openers:
+                assert opener.stdin is not None
+                opener.stdin.write(f"{path}\n")
+                opener.stdin.flush()
+            for opener in openers:
+                assert opener.stdout is not None
+                assert opener.stdout.readline() == "opened\n"
+            with Ledger(path) as ledger:
+                assert sorted(row["request_hash"] for row in ledger.attempts()) == ["h0", "h1", "h2"]
+                ledger.verify()
+    finally:
+        for opener in openers:
+            opener.communicate(timeout=30)
+
+
+def test_a_child_forked_in_the_middle_of_a_transaction_has_its_own_lock(tmp_path: Path) -> None:
+    file = LedgerFile(tmp_path / "l.sqlite")
+    with file.read():  # this thread holds the turn; an inherited lock would never be let go in the child
+        pid = os.fork()
+        if pid == 0:
+            try:
+                raised = together(4, lambda: file.close())
+                with file.read() as db:
+                    count = db.execute("SELECT COUNT(*) FROM attempts").fetchone()[0]
+                os._exit(len(raised) + count)
+            except BaseException:
+                os._exit(100)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
