@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bridge_edge.budget import AlreadyAnswered, Answer, BudgetExhausted, Ledger
+from bridge_edge.budget import AlreadyAnswered, BudgetExhausted, InFlight, Ledger
 from bridge_edge.data.card import parse
 from bridge_edge.data.encode import encode_samples
 from bridge_edge.data.pool import load_task, make_card
@@ -21,7 +21,7 @@ from bridge_edge.data.samples import TEACHER, Sample, write_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import to_json
 from bridge_edge.phases import Context, Metrics, contradicts, fit, measure
-from bridge_edge.prices import Caps, Price, Usage
+from bridge_edge.prices import Caps, Price
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
 from bridge_edge.teacher.ask import Outcome, ask_all, build_prompt, sanitize
@@ -73,26 +73,13 @@ def take_over(ledger: Ledger, teacher: Teacher, requests: Sequence[Request], oth
             if answer is None or ledger.answer_for(answer.request_hash):
                 continue
             try:
-                _copy(ledger, teacher, request, answer, path.parent.name)
+                ledger.adopt(answer, request.item_id, f"taken over from {path.parent.name}", paid=True)
             except BudgetExhausted:
                 return taken
-            except AlreadyAnswered:
+            except (AlreadyAnswered, InFlight):
                 continue
             taken += 1
     return taken
-
-
-def _copy(ledger: Ledger, teacher: Teacher, request: Request, answer: Answer, origin: str) -> None:
-    held = ledger.reserve(answer.request_hash, request.item_id, teacher.prompt_tokens(request), request.max_tokens)
-    usage = Usage(answer.prompt_tokens, answer.completion_tokens)
-    ledger.settle(
-        held,
-        usage,
-        answer.text,
-        finish_reason=answer.finish_reason,
-        model=answer.model,
-        error=f"taken over from {origin}",
-    )
 
 
 def teach(ctx: Context, out: Path) -> Metrics:

@@ -9,7 +9,7 @@ and all the completion tokens it may use) is counted against every cap in one tr
     released  counted as nothing: it was surely not billed
 
 Each attempt has its own row with the text that came back, so a paid answer is never bought twice. Threads and processes
-of one machine may share a ledger (see `ledger_file.py` for how it survives being killed).
+of one machine may share a ledger (see `sqlite_file.py` for how it survives being killed).
 
 Not covered: a teacher that bills more than the bounds it was asked to keep. The ledger then counts what was billed,
 even past the cap, and reserves nothing more.
@@ -22,17 +22,17 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bridge_edge.errors import UserError
 from bridge_edge.ledger_file import (
+    LEDGER,
     RELEASED,
     RESERVED,
     SETTLED,
     UNKNOWN,
-    LedgerFile,
     abandoned,
     interrupt,
     owner,
@@ -41,13 +41,27 @@ from bridge_edge.ledger_file import (
     sums,
     update,
 )
+from bridge_edge.ledger_rows import (
+    AlreadyAnswered,
+    Answer,
+    BudgetExhausted,
+    Details,
+    InFlight,
+    Reservation,
+    counted,
+    find_answer,
+    next_attempt,
+    plausible,
+)
 from bridge_edge.prices import MOST, MOST_TOKENS, Caps, Price, Totals, Usage, show_usd, to_usd
+from bridge_edge.sqlite_file import SqliteFile
 
 __all__ = [
     "AlreadyAnswered",
     "Answer",
     "BudgetExhausted",
     "Caps",
+    "Details",
     "InFlight",
     "Ledger",
     "Price",
@@ -59,56 +73,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Reservation:
-    """Leave to send one query; hand it back to `Ledger.settle` or `Ledger.fail`."""
-
-    id: int
-    request_hash: str
-    item_id: str
-    attempt: int
-    prompt_tokens: int
-    completion_tokens: int
-    nano: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A stored reply; the tokens are those that were counted."""
-
-    request_hash: str
-    item_id: str
-    status: str
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reason: str
-    model: str
-
-
-class BudgetExhausted(UserError):
-    """A cap leaves no room for the worst case of the next query; `cap` is "queries", "tokens" or "usd"."""
-
-    def __init__(self, cap: str, limit: str, counted: str, needed: str) -> None:
-        super().__init__(
-            f"the cap budget.{cap}={limit} leaves no room: {counted} counted, the next query may need {needed}",
-            f"everything is saved; raise budget.{cap} and run the same command again to go on",
-        )
-        self.cap = cap
-
-
-class AlreadyAnswered(Exception):
-    """The request was answered before: take `answer` instead of sending it again."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(f"request {answer.request_hash[:12]} has an answer")
-        self.answer = answer
-
-
-class InFlight(Exception):
-    """Another thread or process that is still alive has sent this very request."""
-
-
 class Ledger:
     """One ledger file with the caps and the price of this run; raise the caps later by opening it with larger ones."""
 
@@ -116,7 +80,7 @@ class Ledger:
         self.path = Path(path)
         self.caps = caps or Caps()
         self.price = price or Price()
-        self._file = LedgerFile(self.path)
+        self._file = SqliteFile(self.path, LEDGER)
 
     def reserve(self, request_hash: str, item_id: str, prompt_tokens: int, max_completion_tokens: int) -> Reservation:
         """Count the worst case of one query against all caps, or raise BudgetExhausted naming the first in the way.
@@ -130,7 +94,7 @@ class Ledger:
             raise UserError(f"item {item_id!r}: a query of {tokens} tokens is too large to count", "shorten the prompt")
         bounds = (prompt_tokens, max_completion_tokens, nano)
         with self._file.write() as db:
-            attempt = _next_attempt(db, request_hash)
+            attempt = next_attempt(db, request_hash)
             self._fits(db, tokens, nano)
             row = (request_hash, attempt, storable(item_id), RESERVED, "sent", *bounds, 1, tokens, nano, time.time())
             new = db.execute(
@@ -147,31 +111,46 @@ class Ledger:
         usage: Usage | None,
         response_text: str,
         status: str = "ok",
-        *,
-        finish_reason: str = "",
-        model: str = "",
-        error: str = "",
-        latency_s: float | None = None,
+        details: Details | None = None,
     ) -> Answer:
         """The teacher answered: keep its text and count what it billed (the worst case where `usage` is no use).
 
         Only `status="ok"` makes it the answer of its request; any other status keeps a useless but paid reply.
         """
-        r, text = reservation, storable(response_text)
+        r, text, details = reservation, storable(response_text), details or Details()
+        error = details.error
         if usage is None or not plausible(usage, r, text):
             if usage is not None:
                 error = "; ".join(filter(None, (error, f"{usage!r:.120} is not plausible: worst case counted")))
             usage = Usage(r.prompt_tokens, r.completion_tokens)
-        values: dict[str, Any] = {
-            **_counted(usage, self.price),
-            "finish_reason": storable(finish_reason),
-            "model": storable(model),
-            "response_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "response": text,
-        }
-        self._finish(r, SETTLED, status, error, latency_s, values)
-        tokens = (usage.prompt_tokens, usage.completion_tokens)
-        return Answer(r.request_hash, r.item_id, status, text, *tokens, finish_reason, model)
+        answer = _stored(r.request_hash, r.item_id, status, text, usage, details)
+        values = {**counted(usage, self.price), **_reply(answer)}
+        self._finish(r, SETTLED, status, error, details.latency_s, values)
+        return answer
+
+    def adopt(self, answer: Answer, item_id: str, origin: str, paid: bool) -> Answer:
+        """Enter an answer that was bought elsewhere, in one step: nothing is sent, so nothing is ever in doubt.
+
+        It counts as one query, and with `paid` also as the tokens and money that it cost, as if bought here.
+        Raises what `reserve` raises.
+        """
+        usage, now = Usage(answer.prompt_tokens, answer.completion_tokens), time.time()
+        values = counted(usage, self.price)
+        if not paid:
+            values |= {"tokens": 0, "nano": 0}
+        values |= {f"reserved_{name}": values[f"used_{name}"] for name in ("prompt", "completion", "nano")}
+        with self._file.write() as db:
+            attempt = next_attempt(db, answer.request_hash)
+            self._fits(db, values["tokens"], values["nano"])
+            host, pid, since = owner(os.getpid())
+            row = {
+                "request_hash": answer.request_hash, "attempt": attempt, "item_id": storable(item_id),
+                "state": SETTLED, "status": "ok", "origin": storable(origin), **values, **_reply(answer),
+                "started": now, "finished": now, "host": host, "pid": pid, "process_started": since,
+            }  # fmt: skip
+            columns, marks = ", ".join(row), ",".join("?" * len(row))
+            db.execute(f"INSERT INTO attempts ({columns}) VALUES ({marks})", tuple(row.values()))
+        return replace(answer, item_id=item_id)
 
     def fail(
         self,
@@ -189,7 +168,7 @@ class Ledger:
         """Close an unknown attempt by the provider's own bill: what it charged, or None for nothing."""
         values: dict[str, Any] = {"queries": 0, "tokens": 0, "nano": 0}
         if usage is not None:
-            values = _counted(usage, self.price)
+            values = counted(usage, self.price)
         with self._file.write() as db:
             values["state"] = SETTLED if usage else RELEASED
             if not update(db, attempt_id, values, (UNKNOWN,)):
@@ -198,12 +177,12 @@ class Ledger:
     def answer_for(self, request_hash: str) -> Answer | None:
         """The stored answer of a request, or None where it was never answered."""
         with self._file.read() as db:
-            return _answer(db, request_hash, "AND status = 'ok' ORDER BY id")
+            return find_answer(db, request_hash, "AND status = 'ok' ORDER BY id")
 
     def last_reply(self, request_hash: str) -> Answer | None:
         """The latest paid reply of a request, useful or not (see its `status`)."""
         with self._file.read() as db:
-            return _answer(db, request_hash, "AND response IS NOT NULL ORDER BY id DESC")
+            return find_answer(db, request_hash, "AND response IS NOT NULL ORDER BY id DESC")
 
     def totals(self) -> Totals:
         """What counts against the caps now, from one consistent view of the file."""
@@ -269,44 +248,16 @@ class Ledger:
                 raise ValueError(f"attempt {r.id} of item {r.item_id!r} is already closed")
 
 
-def plausible(usage: Usage, reservation: Reservation, text: str) -> bool:
-    """Whether reported usage can be believed.
-
-    A little over the bounds is (servers add template tokens); nothing at all, negative or boundless counts are not.
-    """
-    bounds = (reservation.prompt_tokens, reservation.completion_tokens)
-    for count, bound in zip((usage.prompt_tokens, usage.completion_tokens), bounds, strict=True):
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 10 * bound + 1000:
-            return False
-    return (usage.prompt_tokens > 0 or bounds[0] == 0) and (usage.completion_tokens > 0 or not text)
+def _stored(request_hash: str, item_id: str, status: str, text: str, usage: Usage, details: Details) -> Answer:
+    known = (usage.prompt_tokens, usage.completion_tokens, storable(details.finish_reason), storable(details.model))
+    return Answer(request_hash, item_id, status, text, *known)
 
 
-def _counted(usage: Usage, price: Price) -> dict[str, int]:
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    nano = price.nano(prompt, completion)
-    used = {"used_prompt": prompt, "used_completion": completion, "used_nano": nano}
-    return {**used, "queries": 1, "tokens": prompt + completion, "nano": nano}
-
-
-def _next_attempt(db: sqlite3.Connection, request_hash: str) -> int:
-    """The number of the next attempt of a request that may be sent; raises where it may not."""
-    if (answer := _answer(db, request_hash, "AND status = 'ok' ORDER BY id")) is not None:
-        raise AlreadyAnswered(answer)
-    rows = db.execute("SELECT * FROM attempts WHERE request_hash = ?", (request_hash,)).fetchall()
-    for row in rows:
-        if row["state"] == RESERVED:
-            if not abandoned(row):
-                raise InFlight(f"item {row['item_id']!r} is in flight in process {row['pid']} on {row['host']}")
-            interrupt(db, row["id"])
-    return len(rows) + 1
-
-
-def _answer(db: sqlite3.Connection, request_hash: str, which: str) -> Answer | None:
-    row = db.execute(
-        f"SELECT * FROM attempts WHERE request_hash = ? AND state = '{SETTLED}' {which} LIMIT 1", (request_hash,)
-    ).fetchone()
-    if row is None:
-        return None
-    used = (row["used_prompt"], row["used_completion"])
-    known = (row["status"], row["response"], *used, row["finish_reason"], row["model"])
-    return Answer(row["request_hash"], row["item_id"], *known)
+def _reply(answer: Answer) -> dict[str, Any]:
+    """The columns that hold what came back."""
+    return {
+        "finish_reason": answer.finish_reason,
+        "model": answer.model,
+        "response_sha256": hashlib.sha256(answer.text.encode()).hexdigest(),
+        "response": answer.text,
+    }

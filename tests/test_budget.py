@@ -19,6 +19,7 @@ from bridge_edge.budget import (
     AlreadyAnswered,
     BudgetExhausted,
     Caps,
+    Details,
     InFlight,
     Ledger,
     Price,
@@ -27,6 +28,7 @@ from bridge_edge.budget import (
     show_usd,
 )
 from bridge_edge.errors import UserError
+from bridge_edge.ledger_file import LEDGER, SCHEMA
 
 PRICE = Price(0.15, 0.60)  # 150 and 600 nano-dollars a token
 
@@ -58,7 +60,7 @@ def test_reserve_settle_and_read_back(tmp_path: Path) -> None:
     totals = ledger.totals()
     assert (totals.queries, totals.tokens, totals.nano) == (1, 150, 45_000)
     assert totals.unsettled_nano == 45_000
-    ledger.settle(reservation, Usage(90, 10), "because\nAnswer: yes", finish_reason="stop", model="m", latency_s=0.5)
+    ledger.settle(reservation, Usage(90, 10), "because\nAnswer: yes", "ok", Details("stop", "m", "", 0.5))
     totals = ledger.totals()
     assert (totals.tokens, totals.nano, totals.unsettled_tokens) == (100, 90 * 150 + 10 * 600, 0)
     assert totals.usd == Decimal("0.0000195")
@@ -154,6 +156,48 @@ def test_only_ok_is_an_answer_and_odd_text_is_kept(tmp_path: Path) -> None:
     assert last is not None
     assert (last.status, last.text) == ("filtered", "no?\x00pe")
     ledger.reserve("h1", "a", 10, 5)
+
+
+def test_an_answer_bought_elsewhere_is_entered_in_one_step(tmp_path: Path) -> None:
+    source = Ledger(tmp_path / "other.sqlite", Caps(), PRICE)
+    bought = [
+        source.settle(source.reserve(h, "theirs", 100, 50), Usage(90, 10), f"text {h}") for h in ("h1", "h2", "h3")
+    ]
+    ledger = open_ledger(tmp_path, queries=2, usd="0.00002")
+    mine = ledger.adopt(bought[0], "a", "run legal-1", paid=True)
+    assert (mine.item_id, mine.text) == ("a", "text h1")
+    assert (ledger.totals().queries, ledger.totals().nano, ledger.totals().tokens) == (1, 19_500, 100)
+    with pytest.raises(BudgetExhausted) as dear:  # what was paid for it counts against this run's cap
+        ledger.adopt(bought[1], "b", "run legal-1", paid=True)
+    assert dear.value.cap == "usd"
+    ledger.adopt(bought[1], "b", "cache: bought by x", paid=False)
+    assert (ledger.totals().queries, ledger.totals().nano, ledger.totals().tokens) == (2, 19_500, 100)
+    with pytest.raises(BudgetExhausted) as full:  # a cap on queries holds for free answers too
+        ledger.adopt(bought[2], "c", "cache: bought by x", paid=False)
+    assert full.value.cap == "queries"
+    with pytest.raises(AlreadyAnswered):
+        ledger.adopt(bought[0], "a", "again", paid=True)
+    rows = list(ledger.attempts())
+    assert [(row["state"], row["origin"], row["used_nano"], row["nano"]) for row in rows] == [
+        ("settled", "run legal-1", 19_500, 19_500),
+        ("settled", "cache: bought by x", 19_500, 0),
+    ]
+    ledger.verify()
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as db:
+        for statement in (*SCHEMA, f"PRAGMA application_id = {LEDGER.application}", "PRAGMA user_version = 1"):
+            db.execute(statement)
+        values = "'h1', 1, 'a', 'settled', 'ok', '', 1, 1, 0, 5, 7, 0, 1, 12, 0, 'stop', 'm', 0.1, 'x', 'text', 1, 1"
+        db.execute(f"INSERT INTO attempts VALUES (1, {values}, 'h', 1, 1)")
+    ledger = open_ledger(tmp_path)
+    answer = ledger.answer_for("h1")
+    assert answer is not None
+    assert (answer.text, next(ledger.attempts())["origin"], ledger.totals().tokens) == ("text", "", 12)
+    ledger.reserve("h2", "b", 1, 1)
+    ledger.verify()
 
 
 def test_a_request_in_flight_is_not_sent_twice(tmp_path: Path) -> None:

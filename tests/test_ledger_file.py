@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bridge_edge import ledger_file
+from bridge_edge import sqlite_file
 from bridge_edge.budget import Ledger
 from bridge_edge.errors import UserError
-from bridge_edge.ledger_file import LedgerFile
+from bridge_edge.ledger_file import LEDGER
+from bridge_edge.sqlite_file import SqliteFile
 
 
 def together(count: int, work: object) -> list[BaseException]:
@@ -42,8 +43,8 @@ def test_another_makes_the_ledger_while_this_one_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
 ) -> None:
     """The other is let loose just after the mark was read (of the first or the second look), before the tables are."""
-    path, mark, seen = tmp_path / "l.sqlite", ledger_file._mark, 0
-    other = threading.Thread(target=lambda: LedgerFile(path).close())
+    path, mark, seen = tmp_path / "l.sqlite", sqlite_file._mark, 0
+    other = threading.Thread(target=lambda: SqliteFile(path, LEDGER).close())
 
     def interfere(db: sqlite3.Connection) -> tuple[int, int]:
         nonlocal seen
@@ -55,12 +56,12 @@ def test_another_makes_the_ledger_while_this_one_is_looked_at(
                 other.join(timeout=0.3)  # it either makes the tables now, or has to wait for this transaction
         return found
 
-    monkeypatch.setattr(ledger_file, "_mark", interfere)
-    file = LedgerFile(path)
+    monkeypatch.setattr(sqlite_file, "_mark", interfere)
+    file = SqliteFile(path, LEDGER)
     other.join(timeout=30)
     assert not other.is_alive()
     with file.read() as db:
-        assert mark(db) == (ledger_file.APPLICATION, ledger_file.VERSION)
+        assert mark(db) == (LEDGER.application, len(LEDGER.versions))
         assert db.execute("SELECT COUNT(*) FROM spend").fetchone()[0] == 1  # made once
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
@@ -69,11 +70,11 @@ def test_a_foreign_database_that_appears_while_looking_is_not_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between "nothing there" and "make the tables" another program makes its own, which must stay as it is."""
-    path, empty = tmp_path / "l.sqlite", LedgerFile._empty
+    path, missing = tmp_path / "l.sqlite", SqliteFile._missing
     kept: list[bytes] = []
 
-    def appear(self: LedgerFile, db: sqlite3.Connection) -> bool:
-        found = empty(self, db)
+    def appear(self: SqliteFile, db: sqlite3.Connection) -> tuple[str, ...]:
+        found = missing(self, db)
         if not kept:
             db.execute("COMMIT")  # let the other in, as it could come right after this transaction
             with sqlite3.connect(path) as foreign:
@@ -82,9 +83,9 @@ def test_a_foreign_database_that_appears_while_looking_is_not_written_to(
             db.execute("BEGIN")
         return found
 
-    monkeypatch.setattr(LedgerFile, "_empty", appear)
+    monkeypatch.setattr(SqliteFile, "_missing", appear)
     with pytest.raises(UserError, match="not a ledger"):
-        LedgerFile(path)
+        SqliteFile(path, LEDGER)
     assert path.read_bytes() == kept[0]
     assert [p.name for p in tmp_path.iterdir()] == ["l.sqlite"]
 
@@ -133,7 +134,7 @@ def test_processes_that_open_a_new_ledger_together(tmp_path: Path) -> None:
 
 
 def test_a_child_forked_in_the_middle_of_a_transaction_has_its_own_lock(tmp_path: Path) -> None:
-    file = LedgerFile(tmp_path / "l.sqlite")
+    file = SqliteFile(tmp_path / "l.sqlite", LEDGER)
     with file.read():  # this thread holds the turn; an inherited lock would never be let go in the child
         pid = os.fork()
         if pid == 0:

@@ -280,7 +280,7 @@ def test_a_raised_budget_asks_only_what_is_new(tmp_path: Path) -> None:
     second, two = teach(tmp_path, "budget.queries=9")
     assert (second["queries"], second["usable"], second["reused"]) == (9, 9, 5)
     rows = attempts(two)
-    taken = [r for r in rows if one.path.name in r["error"]]
+    taken = [r for r in rows if one.path.name in r["origin"]]
     assert {r["item_id"] for r in taken} == {r["item_id"] for r in attempts(one)}
     assert (len(rows), len(taken)) == (9, 5)
     for name in ("data", "warmup", "score"):

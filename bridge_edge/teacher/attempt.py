@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from bridge_edge.budget import Answer, Ledger, Reservation
+from bridge_edge.budget import Answer, Details, Ledger, Reservation
 from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError
 
 
@@ -38,16 +38,8 @@ def _enter(ledger: Ledger, reservation: Reservation, error: TeacherError, latenc
 def _settle(
     ledger: Ledger, reservation: Reservation, reply: Reply, latency_s: float, status: str = "ok", error: str = ""
 ) -> Answer:
-    return ledger.settle(
-        reservation,
-        reply.usage,
-        reply.text,
-        status,
-        finish_reason=reply.finish_reason,
-        model=reply.model,
-        error=error,
-        latency_s=latency_s,
-    )
+    details = Details(reply.finish_reason, reply.model, error, latency_s)
+    return ledger.settle(reservation, reply.usage, reply.text, status, details)
 
 
 @contextmanager

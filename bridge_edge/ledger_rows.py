@@ -1,0 +1,113 @@
+"""The nouns of the ledger (reservation, answer, what stands in the way of a query) and how they are read from rows."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from bridge_edge.errors import UserError
+from bridge_edge.ledger_file import RESERVED, SETTLED, abandoned, interrupt
+from bridge_edge.prices import Price, Usage
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Leave to send one query; hand it back to `Ledger.settle` or `Ledger.fail`."""
+
+    id: int
+    request_hash: str
+    item_id: str
+    attempt: int
+    prompt_tokens: int
+    completion_tokens: int
+    nano: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A stored reply; the tokens are those that were counted."""
+
+    request_hash: str
+    item_id: str
+    status: str
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Details:
+    """What else is worth keeping of a reply; none of it is counted."""
+
+    finish_reason: str = ""
+    model: str = ""
+    error: str = ""
+    latency_s: float | None = None
+
+
+class BudgetExhausted(UserError):
+    """A cap leaves no room for the worst case of the next query; `cap` is "queries", "tokens" or "usd"."""
+
+    def __init__(self, cap: str, limit: str, counted: str, needed: str) -> None:
+        super().__init__(
+            f"the cap budget.{cap}={limit} leaves no room: {counted} counted, the next query may need {needed}",
+            f"everything is saved; raise budget.{cap} and run the same command again to go on",
+        )
+        self.cap = cap
+
+
+class AlreadyAnswered(Exception):
+    """The request was answered before: take `answer` instead of sending it again."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"request {answer.request_hash[:12]} has an answer")
+        self.answer = answer
+
+
+class InFlight(Exception):
+    """Another thread or process that is still alive has sent this very request."""
+
+
+def plausible(usage: Usage, reservation: Reservation, text: str) -> bool:
+    """Whether reported usage can be believed.
+
+    A little over the bounds is (servers add template tokens); nothing at all, negative or boundless counts are not.
+    """
+    bounds = (reservation.prompt_tokens, reservation.completion_tokens)
+    for count, bound in zip((usage.prompt_tokens, usage.completion_tokens), bounds, strict=True):
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 10 * bound + 1000:
+            return False
+    return (usage.prompt_tokens > 0 or bounds[0] == 0) and (usage.completion_tokens > 0 or not text)
+
+
+def counted(usage: Usage, price: Price) -> dict[str, int]:
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    nano = price.nano(prompt, completion)
+    used = {"used_prompt": prompt, "used_completion": completion, "used_nano": nano}
+    return {**used, "queries": 1, "tokens": prompt + completion, "nano": nano}
+
+
+def next_attempt(db: sqlite3.Connection, request_hash: str) -> int:
+    """The number of the next attempt of a request that may be sent; raises where it may not."""
+    if (answer := find_answer(db, request_hash, "AND status = 'ok' ORDER BY id")) is not None:
+        raise AlreadyAnswered(answer)
+    rows = db.execute("SELECT * FROM attempts WHERE request_hash = ?", (request_hash,)).fetchall()
+    for row in rows:
+        if row["state"] == RESERVED:
+            if not abandoned(row):
+                raise InFlight(f"item {row['item_id']!r} is in flight in process {row['pid']} on {row['host']}")
+            interrupt(db, row["id"])
+    return len(rows) + 1
+
+
+def find_answer(db: sqlite3.Connection, request_hash: str, which: str) -> Answer | None:
+    row = db.execute(
+        f"SELECT * FROM attempts WHERE request_hash = ? AND state = '{SETTLED}' {which} LIMIT 1", (request_hash,)
+    ).fetchone()
+    if row is None:
+        return None
+    used = (row["used_prompt"], row["used_completion"])
+    known = (row["status"], row["response"], *used, row["finish_reason"], row["model"])
+    return Answer(row["request_hash"], row["item_id"], *known)
