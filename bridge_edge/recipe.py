@@ -11,7 +11,7 @@ import re
 import string
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class Spec(BaseModel):
@@ -76,16 +76,39 @@ class PriceSpec(Spec):
 class TeacherSpec(Spec):
     """Who is asked, and how."""
 
-    kind: Literal["expert", "openai", "replay"] = "expert"
+    kind: Literal["expert", "openai", "openai-batch", "replay", "local"] = "expert"
     base_url: str | None = None
-    model: str = "expert"
+    model: str = Field("expert", description="name at the endpoint; kind local: a folder, a hub id or a .gguf file")
     api_key_env: str = Field("OPENAI_API_KEY", description="name of the environment variable with the key")
     price: PriceSpec = PriceSpec()
+    batch_discount: float = Field(0.5, ge=0, le=1, description="share of the price that openai-batch takes off")
     temperature: float = Field(0.2, ge=0, le=2)
     max_tokens: int = Field(400, ge=16)
+    samples: int = Field(1, ge=1, le=64, description="answers asked for each item; each is a query")
     timeout: float = Field(60.0, gt=0)
     path: str | None = Field(None, description="JSONL of recorded rationales (kind: replay)")
     style: Literal["steps", "brief", "detailed"] = Field("steps", description="form of the rationales asked for")
+    system: str | None = Field(None, description="system prompt instead of the style's, may name {answers}")
+    prompt: str | None = Field(None, description="user message, a template over {question} and {answers}")
+    structured: Literal["auto", "json_schema", "off"] = Field(
+        "auto", description="JSON answers from an API: where it can (auto), always, or never"
+    )
+    tokenizer: str | None = Field(None, description="folder or hub id of the API teacher's tokenizer: tighter bounds")
+    extra: dict[str, Any] = Field({}, description="more fields of the API request, e.g. reasoning_effort: low")
+
+    @field_validator("system", "prompt")
+    @classmethod
+    def _names(cls, value: str | None, info: ValidationInfo) -> str | None:
+        known = {"question", "answers"} if info.field_name == "prompt" else {"answers"}
+        try:
+            used = {name for _, name, _, _ in string.Formatter().parse(value or "") if name is not None}
+        except ValueError as error:
+            raise ValueError(f"no template ({error}); write {{{{ and }}}} for braces of your own") from error
+        if wrong := sorted(used - known):
+            raise ValueError(f"{{{wrong[0]}}} is unknown here; it may name {{{'} and {'.join(sorted(known))}}}")
+        if value is not None and info.field_name == "prompt" and "question" not in used:
+            raise ValueError("the template lacks {question}, so all items would be the same")
+        return value
 
 
 class BudgetSpec(Spec):
@@ -225,6 +248,10 @@ class Recipe(Spec):
             )
         if self.teacher.kind == "replay" and not self.teacher.path:
             raise ValueError("teacher=replay needs teacher.path, a JSONL of recorded rationales")
+        if self.teacher.kind == "local" and self.teacher.model == "expert":
+            raise ValueError("teacher=local needs teacher.model, a folder, a hub id or a .gguf file")
+        if self.teacher.kind == "local" and self.teacher.samples > 1:
+            raise ValueError("teacher=local decodes greedily, so its samples would all be equal; set teacher.samples=1")
         if self.data.pool is not None and self.budget.queries is not None and self.budget.queries > self.data.pool:
             raise ValueError(f"budget.queries={self.budget.queries} is above the pool of {self.data.pool}")
         if self.data.labels == "none" and self.select.difficulty == "loss":

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from omegaconf import OmegaConf
@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from bridge_edge.errors import UserError, unknown
-from bridge_edge.recipe import Recipe
+from bridge_edge.recipe import Recipe, TeacherSpec
 
 SELECTORS = ("recipe", "scale", "teacher")
 
@@ -163,17 +163,27 @@ def load_recipe(words: Sequence[str]) -> Recipe:
         merged = OmegaConf.merge(*[OmegaConf.create(p) for p in parts])
         for key, value in values:
             OmegaConf.update(merged, key, _from_here(key, value), merge=True)
-        plain = OmegaConf.to_container(merged, resolve=False)
+        plain: Any = OmegaConf.to_container(merged, resolve=False)
     except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"cannot merge the recipe: {str(error).splitlines()[0]}", "check the dotted keys") from error
+    _find_local_teacher(plain)
     try:
         return Recipe.model_validate(plain)
     except ValidationError as error:
         raise explain(error) from error
 
 
+def _find_local_teacher(plain: dict[str, Any]) -> None:
+    """The model of a local teacher as a whole path where it is one; the name of a model at an API stays as it is."""
+    teacher = plain.get("teacher")
+    if isinstance(teacher, dict) and teacher.get("kind") == "local" and isinstance(teacher.get("model"), str):
+        path = Path(teacher["model"]).expanduser()
+        if path.exists():
+            teacher["model"] = str(path.resolve())
+
+
 def _teacher(value: str) -> dict[str, Any]:
-    kinds = ("expert", "openai", "replay")
+    kinds = get_args(TeacherSpec.model_fields["kind"].annotation)
     if value in kinds:
         return {"teacher": {"kind": value}}
     path = _find("teacher", value, list(kinds), Path(value))
@@ -191,12 +201,14 @@ def _anchor_paths(body: dict[str, Any], path: Path) -> None:
 
     A model is a path only if it starts with a dot: `owner/name` is a hub id.
     """
-    for dotted in PATHS + MODELS:
+    for dotted in (*PATHS, *MODELS, "teacher.model"):
         part, _, key = dotted.partition(".")
         section = body.get(part)
         if not isinstance(section, dict):
             continue
         given = section.get(key)
+        if dotted == "teacher.model" and section.get("kind") != "local":
+            continue
         if isinstance(given, str) and (dotted in PATHS or given.startswith(".")):
             section[key] = str((path.parent / Path(given).expanduser()).resolve())
 

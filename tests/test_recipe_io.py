@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,36 @@ def test_selectors_are_told_from_values() -> None:
     assert values == [("teacher.base_url", "http://x/v1?a=b")]
     recipe = load_recipe(["recipe=legal", "teacher=openai", "teacher.model=m"])
     assert (recipe.teacher.kind, recipe.teacher.model) == ("openai", "m")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["teacher.prompt=Solve it"], "lacks {question}"),
+        (['teacher.prompt="{question} {gold}"'], "{gold} is unknown here"),
+        (['teacher.system="{question}"'], "{question} is unknown here"),
+        (['teacher.prompt="{question"'], "no template"),
+        (["teacher=local"], "teacher=local needs teacher.model"),
+        (["teacher=local", "teacher.model=x.gguf", "teacher.samples=3"], "greedily"),
+        (["teacher.batch_discount=1.5"], "batch_discount"),
+        (["teacher=openai-batches"], "openai-batch"),
+    ],
+)
+def test_bad_teachers_are_refused(words: list[str], problem: str) -> None:
+    with pytest.raises(UserError, match=re.escape(problem)):
+        load_recipe(["recipe=legal", *words])
+
+
+def test_a_local_teacher_is_a_whole_path_and_the_name_of_a_model_at_an_api_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "big").mkdir()
+    local = load_recipe(["recipe=legal", "teacher=local", "teacher.model=big"])
+    assert local.teacher.model == str(tmp_path / "big")
+    assert load_recipe(["recipe=legal", "teacher=openai", "teacher.model=big"]).teacher.model == "big"
+    own = "kind: local\nmodel: ./big\n"
+    (tmp_path / "t.yaml").write_text(own)
+    monkeypatch.chdir("/")
+    found = load_recipe(["recipe=legal", f"teacher={tmp_path / 't.yaml'}"])
+    assert found.teacher.model == str(tmp_path / "big")

@@ -27,6 +27,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
 from bridge_edge.teacher.base import Billed, Reply, Request, TeacherError, count_messages, digest
 from bridge_edge.teacher.prompt import sanitize
+from bridge_edge.teacher.structured import is_refused, response_format
 
 TEMPLATE_TOKENS = 128  # a default system prompt that some servers add
 MESSAGE_TOKENS = 16  # role names and separators
@@ -41,7 +42,8 @@ CONTROLLED = {"model", "messages", "max_tokens", "max_completion_tokens", "tempe
 @dataclass(frozen=True)
 class Endpoint:
     """Where and what to ask. `key_env` names the variable that holds the key, empty where none is needed; `extra` goes
-    into the request body as it is (for instance `reasoning_effort`)."""
+    into the request body as it is (for instance `reasoning_effort`); `structured` asks for JSON with one of `answers`,
+    "auto" only until the endpoint says that it cannot."""
 
     model: str
     base_url: str = "https://api.openai.com/v1"
@@ -49,6 +51,8 @@ class Endpoint:
     timeout_s: float = 120.0
     token_field: str = ""  # "max_tokens" or "max_completion_tokens"; empty: by the host
     extra: Mapping[str, Any] = field(default_factory=dict)
+    structured: Literal["auto", "json_schema", "off"] = "off"
+    answers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)
@@ -61,6 +65,8 @@ class Endpoint:
             )
         if taken := sorted(CONTROLLED & set(self.extra)):
             raise UserError(f"teacher.extra sets {taken[0]!r}", "the budget depends on it; set it by its own field")
+        if "response_format" in self.extra and self.structured != "off":
+            raise UserError("teacher.extra sets 'response_format'", "set teacher.structured=off to use your own")
 
     @property
     def host(self) -> str:
@@ -85,7 +91,9 @@ class OpenAITeacher:
         self.endpoint = endpoint
         self.price = price
         self.name = f"{endpoint.model} at {endpoint.host}"
+        self.fell_back = ""  # why JSON is no longer asked for, if it was
         self._count = count
+        self._format = None if endpoint.structured == "off" else response_format(endpoint.answers)
         self._key = _key(endpoint.key_env)
         self._openai = openai
         self._client = openai.OpenAI(
@@ -108,50 +116,71 @@ class OpenAITeacher:
 
     def request_hash(self, request: Request) -> str:
         e = self.endpoint
-        return digest("openai", e.base_url.rstrip("/"), e.model, request, e.extra)
+        # The same whether the endpoint took the schema or not: a fallback must not make an old answer a new question.
+        asked = {"response_format": self._format} if self._format else {}
+        return digest("openai", e.base_url.rstrip("/"), e.model, request, {**e.extra, **asked})
 
-    def ask(self, request: Request) -> Reply:
-        messages: Any = list(request.messages)
-        body: dict[str, Any] = {self.endpoint.limit_field: request.max_tokens}
+    def body(self, request: Request) -> dict[str, Any]:
+        """The fields of one chat completion request."""
+        e = self.endpoint
+        body: dict[str, Any] = {"model": e.model, "messages": list(request.messages), e.limit_field: request.max_tokens}
         if request.temperature is not None:
             body["temperature"] = request.temperature
+        if self._format and not self.fell_back:
+            body["response_format"] = self._format
+        return {**body, **e.extra}
+
+    def ask(self, request: Request) -> Reply:
+        body = self.body(request)
+        model, messages = body.pop("model"), body.pop("messages")
+        create = self._client.chat.completions.with_raw_response.create
+        raw = self.call(
+            lambda: create(model=model, messages=messages, extra_body=body),
+            f"item {request.item_id!r}",
+            "response_format" in body,
+        )
+        return self.read(raw.http_response.content.decode("utf-8", "replace"), request)
+
+    def call(self, send: Callable[[], Any], what: str, structured: bool = False) -> Any:
+        """What one HTTP request through the client returns; its failure as a TeacherError that names `what`."""
         error: TeacherError
         try:
-            raw = self._client.chat.completions.with_raw_response.create(
-                model=self.endpoint.model, messages=messages, extra_body=dict(self.endpoint.extra), **body
-            )
-            return self._read(raw.http_response.content.decode("utf-8", "replace"), request)
+            return send()
         except self._openai.APIStatusError as e:
-            error = self._status_error(e.response, e.body, request)
+            error = self.status_error(e.response, e.body, what, structured)
         except self._openai.APIConnectionError as e:
-            error = self._connection_error(e, request)
+            error = self._connection_error(e, what)
         except self._openai.OpenAIError as e:
-            message = f"item {request.item_id!r}: {type(e).__name__} from {self.endpoint.host}"
-            error = TeacherError(message, "client error")
+            error = TeacherError(f"{what}: {type(e).__name__} from {self.endpoint.host}", "client error")
+        except ValueError:  # a body that the client tried to read and could not
+            error = TeacherError(f"{what}: unreadable reply from {self.endpoint.host}", "malformed", retryable=True)
         raise error from None  # the cause holds the request with its headers
 
     def _clean(self, text: str, most: int) -> str:
         """What the server sent, without the key and cut; tokenizer tokens are left for `sanitize` to remove later."""
         return (text.replace(self._key, "[key]") if self._key else text)[:most]
 
-    def _connection_error(self, error: Exception, request: Request) -> TeacherError:
+    def _connection_error(self, error: Exception, asked: str) -> TeacherError:
         cause = type(error.__cause__).__name__
         timeout = isinstance(error, self._openai.APITimeoutError)
         what = f"no answer within {self.endpoint.timeout_s:g} s" if timeout else f"the connection failed ({cause})"
-        message = f"item {request.item_id!r}: {what} at {self.endpoint.host}"
+        message = f"{asked}: {what} at {self.endpoint.host}"
         billed: Billed = "no" if cause in NEVER_SENT else "unknown"
         return TeacherError(message, "timeout" if timeout else "connection", retryable=True, billed=billed)
 
-    def _status_error(self, response: Any, body: object, request: Request) -> TeacherError:
+    def status_error(self, response: Any, body: object, asked: str, structured: bool = False) -> TeacherError:
+        """The error behind an HTTP status; where a schema was sent and not taken, the next request goes without."""
         code = int(response.status_code)
         detail = body.get("error", body) if isinstance(body, dict) else body
         if not isinstance(detail, dict):
             detail = {"message": detail}
         said = sanitize(self._clean(str(detail.get("message") or ""), 2000), 300)
         status, scope, billed = _judge(code, str(detail.get("code") or detail.get("type") or ""), said)
+        if structured and is_refused(code, json.dumps(body, default=str)):
+            return self._without_schema(code, said, asked)
         should = response.headers.get("x-should-retry", "")
         retryable = should == "true" or ((code in RETRIED or code >= 500) and should != "false")
-        message = f"item {request.item_id!r}: HTTP {code} ({status}) from {self.endpoint.host}: {said or 'no message'}"
+        message = f"{asked}: HTTP {code} ({status}) from {self.endpoint.host}: {said or 'no message'}"
         if code == 401:
             message += f"; check the key in the environment variable {self.endpoint.key_env or '(none named)'}"
         return TeacherError(
@@ -163,7 +192,15 @@ class OpenAITeacher:
             scope=scope,
         )
 
-    def _read(self, body: str, request: Request) -> Reply:
+    def _without_schema(self, code: int, said: str, asked: str) -> TeacherError:
+        message = f"{asked}: HTTP {code} from {self.endpoint.host}: it does not take response_format: {said}"
+        if self.endpoint.structured == "json_schema":
+            message += "; set teacher.structured=auto or off"
+            return TeacherError(message, "no structured output", billed="no", scope="all")
+        self.fell_back = self.fell_back or said or f"HTTP {code}"
+        return TeacherError(message, "no structured output", billed="no", retryable=True, scope="item")
+
+    def read(self, body: str, request: Request) -> Reply:
         """The reply in the body of a 200; raises TeacherError(billed="yes") where there is no use in it."""
         try:
             data = json.loads(body)

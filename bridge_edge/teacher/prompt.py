@@ -42,16 +42,28 @@ _ROLE = re.compile(
 _PASSES = 8
 
 
-def build_prompt(card: Card, sample: Sample, style: str = "steps") -> list[Message]:
-    """The messages that ask a teacher for a rationale in `style` and a last line with the answer."""
+def build_prompt(
+    card: Card, sample: Sample, style: str = "steps", system: str | None = None, prompt: str | None = None
+) -> list[Message]:
+    """The messages that ask a teacher for a rationale in `style` and a last line with the answer.
+
+    `system` takes the place of the style's words and `prompt`, a template over {question} and {answers}, that of the
+    bare question. The form of the last line is asked for unless one of the two names it.
+    """
     if style not in STYLES:
         raise unknown("prompt style", style, STYLES)
+    choices = ", ".join(card.answers)
     last = f"End with one last line of the form '{ANSWER} X'"
     if card.answers:
-        last += f", where X is exactly one of: {', '.join(card.answers)}"
-    system = f"{STYLES[style]} {last}. Write plain text without headings, lists or markup."
-    messages = [{"role": "system", "content": system}]
-    return [*messages, {"role": "user", "content": sample.prompt}]
+        last += f", where X is exactly one of: {choices}"
+    head = STYLES[style] if system is None else system.format(answers=choices).strip()
+    question = sample.prompt if prompt is None else prompt.format(question=sample.prompt, answers=choices)
+    if ANSWER in (system or "") + (prompt or ""):
+        text = head
+    else:
+        text = f"{head} {last}. Write plain text without headings, lists or markup.".strip()
+    user = {"role": "user", "content": question}
+    return [{"role": "system", "content": text}, user] if text else [user]
 
 
 def sanitize(text: str, max_chars: int = 20_000) -> str:

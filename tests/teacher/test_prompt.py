@@ -23,6 +23,16 @@ def test_the_prompt_names_the_form_and_the_choices(style: str) -> None:
     assert user["content"] == "Is 2 more than 1?"
 
 
+def test_own_templates_take_the_place_of_the_shipped_words() -> None:
+    sample = Sample("Is {2} more than 1?", "yes")
+    system, user = build_prompt(CARD, sample, system="You judge; {answers}.", prompt="Case: {question} ({answers})")
+    assert system["content"].startswith("You judge; yes, no. End with one last line")
+    assert user["content"] == "Case: Is {2} more than 1? (yes, no)"
+    named = build_prompt(CARD, sample, system="End with 'Answer: X'.")
+    assert named[0]["content"] == "End with 'Answer: X'."  # the form is not asked for twice
+    assert [m["role"] for m in build_prompt(CARD, sample, system="", prompt="{question} Answer: yes or no")] == ["user"]
+
+
 def test_the_gold_answer_does_not_leak_and_free_answers_have_no_choices() -> None:
     messages = build_prompt(Card("toy"), Sample("How many?", "417"))
     assert "417" not in str(messages)
