@@ -133,25 +133,45 @@ def chosen_model(model: str | None, runs_dir: Path) -> Path:
 @cli.command()
 @click.argument("model", required=False)
 @click.option("--format", "formats", type=click.Choice(["gguf", "onnx", "all"]), default="gguf", show_default=True)
-@click.option("--quant", default=None, help="Type, e.g. Q8_0 or Q4_K_M (gguf), int4 or fp32 (onnx); default by size.")
+@click.option("--quant", default=None, help="Q8_0, Q4_K_M, auto ... (gguf), int4, fp32 ... (onnx); default by size.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder (default: export/ in the run).")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Texts for the importance matrix, rows with prompt, rationale, answer (default: the run's rationales).",
+)
+@click.option("--imatrix/--no-imatrix", "importance", default=True, help="Use an importance matrix.  [default: yes]")
+@click.option(
+    "--tensor", "tensors", multiple=True, metavar="NAME=TYPE", help="Type of tensors, e.g. blk.*.ffn_down.weight=Q6_K."
+)
+@click.option("--minutes", type=click.FloatRange(0.1), default=15.0, show_default=True, help="Time for --quant auto.")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    default=0.5,
+    show_default=True,
+    help="Points of dev accuracy that --quant auto may lose.",
+)
+@click.option("--items", type=click.IntRange(1), default=200, show_default=True, help="Dev items for the checks.")
 @runs_option
 @threads_option
 @json_option
 def export(
     model: str | None,
     formats: str,
-    quant: str | None,
     out: Path | None,
     runs_dir: Path,
     threads: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Quantise and convert a student (default: the latest finished run's) and prove that it says the same."""
-    from bridge_edge.deliver import export_text, export_to
+    from bridge_edge.shipping import ExportOptions, export_text, export_to
 
     source = chosen_model(model, runs_dir)
-    results = export_to(source, ["gguf", "onnx"] if formats == "all" else [formats], quant, out, threads)
+    chosen = ["gguf", "onnx"] if formats == "all" else [formats]
+    results = export_to(source, chosen, ExportOptions(**options), out, threads)
     emit(as_json, {"exports": results}, export_text(results))
 
 

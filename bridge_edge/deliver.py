@@ -1,4 +1,4 @@
-"""What the verbs export, bench and eval do with a student: find its data, call the packages, put results in place."""
+"""What the verbs bench and eval do with a student: find its data, call the packages, put results in place."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from bridge_edge.evaluate import Scores
 from bridge_edge.progress import say, track
 from bridge_edge.run import latest
 from bridge_edge.runtimes.load import load_runtime
-
-PARITY_PROMPTS = 24
 
 
 def run_of(model: Path) -> Path | None:
@@ -39,68 +37,6 @@ def held_out(model: Path, name: str) -> list[Sample]:
     asked_short = card is not None and card.prompt.endswith(ANSWER_TASK) and model.name != "apprentice"
     suffix = ANSWER_TASK if asked_short else ""
     return [replace(s, prompt=s.prompt + suffix) for s in read_jsonl(path)]
-
-
-def export_to(
-    source: Path, formats: Sequence[str], quant: str | None, out: Path | None, threads: int | None
-) -> list[dict[str, Any]]:
-    """Export `source` in each format; returns what the packages say of each, with its path."""
-    from bridge_edge.export.api import export_student, resolve_quant
-    from bridge_edge.train.models import parameters
-
-    if not source.exists():
-        raise UserError(
-            f"no model at {str(source)!r}", "name a run, a checkpoint folder, or leave it out for the latest run"
-        )
-    prompts = [s.prompt for s in held_out(source, "dev")[:PARITY_PROMPTS]]
-    base = out or ((run_of(source) or source.parent) / "export")
-    results = []
-    for fmt in formats:
-        kind = resolve_quant(fmt, quant, parameters(source))
-        folder = base / f"{fmt}-{kind.lower()}"
-        done = folder / "parity.json"
-        if done.is_file() and _made_from(folder, source):
-            say(f"{folder} is up to date")
-            results.append(json.loads((folder / "export.json").read_text()))
-            continue
-        if folder.exists():
-            raise UserError(f"{folder} exists already", "remove it, or choose another folder with --out")
-        say(f"exporting {source} to {folder}")
-        exported = export_student(source, folder, fmt, quant, prompts, threads)
-        record = {
-            **exported.to_json(),
-            "path": str(exported.path),
-            "source": str(source),
-            "source_digest": _digest(source),
-        }
-        (folder / "export.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
-        results.append(record)
-    return results
-
-
-def _digest(source: Path) -> str:
-    from bridge_edge.run import digest_tree
-
-    return digest_tree(source)
-
-
-def _made_from(folder: Path, source: Path) -> bool:
-    record = folder / "export.json"
-    return record.is_file() and json.loads(record.read_text()).get("source_digest") == _digest(source)
-
-
-def export_text(results: Sequence[dict[str, Any]]) -> str:
-    lines = []
-    for r in results:
-        parity = r["parity"]
-        shown = ", ".join(f"{k} {v:.3g}" for k, v in parity.items() if isinstance(v, float))
-        lines.append(
-            f"{r['path']}\n  {r['fmt']} {r['quant']}: {r['bytes'] / 2**20:.2f} MiB, "
-            f"{r['bits_per_weight']:.2f} bits per weight; parity: {shown}"
-        )
-        if r["fallbacks"]:
-            lines.append(f"  {len(r['fallbacks'])} tensors in another type, e.g. {r['fallbacks'][0]}")
-    return "\n".join([*lines, "Next: bridge-edge bench"])
 
 
 def named_card(card: Card | None, prompt: str | None, answers: str | None) -> Card:

@@ -2,14 +2,14 @@
 
     exported = export_student(Path("student"), Path("out"), "gguf", "Q4_K_M", prompts)
 
-Everything is written to `<out>.partial` and renamed at the end. A result that is not close enough to the original
-is kept as `<out>.rejected` for inspection and reported as a ParityError.
+Everything is written to `<out>.partial` and renamed at the end, with a model card and checksums beside the file. A
+result that is not close enough to the original is kept as `<out>.rejected` for inspection, with the reason, and
+reported as a ParityError.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -17,22 +17,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from transformers import AutoConfig
-
 from bridge_edge.data.card import Card
+from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError, unknown
+from bridge_edge.export.checkpoint import check_weights, count_parameters
+from bridge_edge.export.journal import journal_path
+from bridge_edge.export.layout import write_layout
 from bridge_edge.export.parity import DEFAULT_PROMPTS, MAX_NEW_TOKENS, ParityError, compare
+from bridge_edge.export.wish import NOTHING, Wish
 from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.runtimes.torch_runtime import load_tokenizer
 
 FORMATS = ("gguf", "onnx")
 REPORT = "parity.json"
+Prompts = Sequence[str | Sample]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was made. `path` is what a runtime opens; `fallbacks` lists tensors that are not of the asked type."""
+    """What was made. `path` is what a runtime opens; `fallbacks` lists tensors that are not of the asked type,
+    `importance` counts the tensors that had an importance matrix, `search` tells how a mixture was found."""
 
     path: Path
     fmt: str
@@ -41,26 +45,11 @@ class Exported:
     bits_per_weight: float
     fallbacks: list[str] = field(default_factory=list)
     parity: dict[str, Any] = field(default_factory=dict)
+    importance: int = 0
+    search: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path": self.path.name}
-
-
-def count_parameters(folder: Path) -> int:
-    """Weights stored in a checkpoint, a tied head counted once."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not files:
-        raise UserError(f"{folder} is not a checkpoint", "give a folder with config.json and *.safetensors")
-    tied = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).tie_word_embeddings
-    total = 0
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as handle:
-                names = [n for n in handle.keys() if not (tied and n == "lm_head.weight")]  # noqa: SIM118
-                total += sum(math.prod(handle.get_slice(n).get_shape()) for n in names)
-        except Exception as error:
-            raise UserError(f"{file} cannot be read: {error}", "save or copy the checkpoint again") from None
-    return total
 
 
 def resolve_quant(fmt: str, quant: str | None, parameters: int) -> str:
@@ -81,13 +70,14 @@ def export_student(
     out_dir: Path,
     fmt: str,
     quant: str | None = None,
-    prompts: Sequence[str] = (),
+    prompts: Prompts = (),
     threads: int | None = None,
+    wish: Wish = NOTHING,
 ) -> Exported:
     """Export the checkpoint in `model_dir` to the new folder `out_dir`, verified against the original.
 
-    `prompts` are user messages of the task for the parity check; without them the card's examples or a few
-    general ones are used.
+    `prompts` are user messages of the task for the parity check, or samples, whose answers are then scored too;
+    without them the card's examples or a few general ones are used.
     """
     model_dir, out_dir = Path(model_dir), Path(out_dir)
     parameters = count_parameters(model_dir)
@@ -98,36 +88,51 @@ def export_student(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        made = (_gguf if fmt == "gguf" else _onnx)(model_dir, partial, quant, prompts, parameters, threads)
+        if fmt == "gguf":
+            made = _gguf(model_dir, partial, quant, prompts, threads, wish)
+        else:
+            made = _onnx(model_dir, partial, quant, parameters)
         parity = _parity(model_dir, made, prompts, threads)
         done = Exported(**{**asdict(made), "parity": parity})
         text = json.dumps(done.to_json(), indent=2, sort_keys=True)
         (partial / REPORT).write_text(text + "\n", encoding="utf-8")
         if not parity["passed"]:
             raise _rejected(partial, out_dir, done)
+        write_layout(partial, model_dir, done.to_json(), wish.facts)
         partial.replace(out_dir)
+        journal_path(out_dir).unlink(missing_ok=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Exported(**{**asdict(done), "path": out_dir / made.path.name if fmt == "gguf" else out_dir})
 
 
-def _gguf(
-    folder: Path, partial: Path, quant: str, prompts: Sequence[str], _parameters: int, threads: int | None
-) -> Exported:
+def _gguf(folder: Path, partial: Path, quant: str, prompts: Prompts, threads: int | None, wish: Wish) -> Exported:
+    from bridge_edge.export import quantize
     from bridge_edge.export.gguf_tokenizer import verify_tokens
-    from bridge_edge.export.quantize import fallbacks, make_gguf
+    from bridge_edge.export.imatrix import collect
 
+    check_weights(folder)
     card = Card.load(folder)
     name = re.sub(r"[^\w.-]+", "-", card.recipe if card else folder.resolve().name).strip("-.") or "student"
     path = partial / f"{name}-{quant}.gguf"
-    header = make_gguf(folder, path, quant, name, threads)
-    verify_tokens(path, folder, load_tokenizer(folder), prompts)
-    return Exported(path, "gguf", quant, path.stat().st_size, header.bits_per_weight, fallbacks(header, quant))
+    searched: dict[str, Any] | None = None
+    if quant == quantize.AUTO:
+        from bridge_edge.export.auto import make_auto
+
+        header, used, searched = make_auto(
+            folder, path, name, [p for p in prompts if isinstance(p, Sample)], threads, wish
+        )
+    else:
+        weighs = wish.calibration and quant in quantize.NATIVE
+        mix = quantize.Mix(collect(folder, wish.calibration, threads) if weighs else {}, wish.types)
+        header, used = quantize.make_gguf(folder, path, quant, name, threads, mix), len(mix.importance)
+    texts = [p.prompt if isinstance(p, Sample) else p for p in prompts]
+    verify_tokens(path, folder, load_tokenizer(folder), texts)
+    size, bits, other = path.stat().st_size, header.bits_per_weight, quantize.fallbacks(header, quant)
+    return Exported(path, "gguf", quant, size, bits, other, importance=used, search=searched)
 
 
-def _onnx(
-    folder: Path, partial: Path, quant: str, _prompts: Sequence[str], parameters: int, _threads: int | None
-) -> Exported:
+def _onnx(folder: Path, partial: Path, quant: str, parameters: int) -> Exported:
     from bridge_edge.export.onnx_export import fallbacks, make_onnx, weight_bytes
 
     make_onnx(folder, partial, quant)
@@ -135,11 +140,15 @@ def _onnx(
     return Exported(partial, "onnx", quant, size, 8 * weight_bytes(partial) / parameters, fallbacks(partial, quant))
 
 
-def _parity(folder: Path, made: Exported, prompts: Sequence[str], threads: int | None) -> dict[str, Any]:
+def _parity(folder: Path, made: Exported, prompts: Prompts, threads: int | None) -> dict[str, Any]:
     """Load both models and compare; a mismatch of token ids is an error, not a figure."""
     card = Card.load(folder)
     texts = list(prompts) or (list(card.examples) if card else []) or list(DEFAULT_PROMPTS)
-    new = min(card.max_new_tokens, MAX_NEW_TOKENS) if card else MAX_NEW_TOKENS
+    # A completion must be whole to be scored; without answers its beginning tells as much.
+    scored = all(isinstance(t, Sample) and t.answer is not None for t in texts)
+    new = (
+        MAX_NEW_TOKENS if card is None else card.max_new_tokens if scored else min(card.max_new_tokens, MAX_NEW_TOKENS)
+    )
     original = load_runtime(folder, threads)
     shipped = load_runtime(made.path, threads)
     try:
@@ -152,11 +161,8 @@ def _parity(folder: Path, made: Exported, prompts: Sequence[str], threads: int |
 def _rejected(partial: Path, out_dir: Path, done: Exported) -> ParityError:
     """Keep the failed export beside its target and say what was wrong with it."""
     place = out_dir.with_name(out_dir.name + ".rejected")
+    reason = f"the {done.quant} export differs too much from the original: {'; '.join(done.parity['failures'])}"
+    (partial / "REJECTED.txt").write_text(reason + "\n", encoding="utf-8")
     shutil.rmtree(place, ignore_errors=True)
     partial.replace(place)
-    parity = done.parity
-    figures = ", ".join(f"{key} {parity[key]:.4g} (bound {bound:g})" for key, bound in parity["bounds"].items())
-    return ParityError(
-        f"the {done.quant} export differs too much from the original: {figures}",
-        f"choose a finer type; the export was kept in {place}",
-    )
+    return ParityError(reason, f"choose a finer type; the export was kept in {place}")

@@ -7,7 +7,7 @@ sharded output, attention variants that llama.cpp computes otherwise (they are r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,12 @@ def _add_shape(writer: GGUFWriter, config: Any) -> None:
         writer.add_sliding_window(config.sliding_window)
 
 
+def target_names(config: Any) -> Callable[[str], str | None]:
+    """llama.cpp's name of a checkpoint's tensor, or None where it has no place."""
+    table = get_tensor_name_map(ARCHS[config.model_type].arch, config.num_hidden_layers)
+    return lambda source: table.get_name(source, try_suffixes=(".weight", ".bias"))
+
+
 def _sources(folder: Path, tied: bool) -> Iterator[tuple[str, Any]]:
     """(name, open file) of every tensor, in a fixed order."""
     files = sorted(folder.glob("*.safetensors"))
@@ -156,6 +162,12 @@ def permute(weight: np.ndarray, heads: int) -> np.ndarray:
     """Interleave the rotary halves of q or k rows (weights or biases): llama.cpp rotates neighbours, the hub halves."""
     halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(weight.shape))
+
+
+def unpermute(weight: np.ndarray, heads: int) -> np.ndarray:
+    """The inverse of `permute`."""
+    pairs = weight.reshape(heads, weight.shape[0] // heads // 2, 2, *weight.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(weight.shape))
 
 
 def _prepare(name: str, data: np.ndarray, config: Any, arch: Arch) -> np.ndarray:
@@ -203,7 +215,7 @@ def write_gguf(folder: Path, out: Path, quant: str, name: str) -> None:
         raise unknown("direct GGUF type", quant, DIRECT)
     config, arch = load_config(folder)
     asked = DIRECT[quant][0]
-    names = get_tensor_name_map(arch.arch, config.num_hidden_layers)
+    names = target_names(config)
     writer = GGUFWriter(out, MODEL_ARCH_NAMES[arch.arch])
     try:
         factors = _add_metadata(writer, folder, config, name, quant)
@@ -211,7 +223,7 @@ def write_gguf(folder: Path, out: Path, quant: str, name: str) -> None:
             writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
         tied = bool(config.tie_word_embeddings)
         for source, handle in _sources(folder, tied):
-            target = names.get_name(source, try_suffixes=(".weight", ".bias"))
+            target = names(source)
             if target is None:
                 raise UserError(f"tensor {source!r} has no place in a {config.model_type} GGUF", "export to onnx")
             shape = tuple(handle.get_slice(source).get_shape())

@@ -108,24 +108,23 @@ class TorchRuntime:
             yield token
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-        """Prompts of like length share a left-padded batch."""
-        encoded = [self.chat(p) for p in prompts]
+        return [self.decode(ids) for ids in self.complete([self.chat(p) for p in prompts], max_new_tokens)]
+
+    def complete(self, encoded: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """Greedy token ids, end tokens left out; prompts of like length share a left-padded batch."""
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-        texts = [""] * len(encoded)
+        completions: list[list[int]] = [[] for _ in encoded]
         for start in range(0, len(order), ROWS):
             rows = order[start : start + ROWS]
-            new: list[list[int]] = [[] for _ in rows]
             done = [False] * len(rows)
-            for tokens in self._greedy([encoded[i] for i in rows], max_new_tokens):
+            for tokens in self._greedy([list(encoded[i]) for i in rows], max_new_tokens):
                 for r, token in enumerate(tokens):
                     done[r] = done[r] or token in self.eos_ids
                     if not done[r]:
-                        new[r].append(token)
+                        completions[rows[r]].append(token)
                 if all(done):
                     break
-            for r, i in enumerate(rows):
-                texts[i] = self.decode(new[r])
-        return texts
+        return completions
 
     def close(self) -> None:
         self.model = None

@@ -13,8 +13,9 @@ from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError
 from bridge_edge.export import api, parity, quantize
 from bridge_edge.export.api import count_parameters, export_student
+from bridge_edge.export.bounds import BOUNDS, Bound
 from bridge_edge.export.onnx_export import check_graph
-from bridge_edge.export.parity import BOUNDS, Bound, ParityError, compare, log_softmax
+from bridge_edge.export.parity import ParityError, compare, log_softmax
 from bridge_edge.runtimes.load import load_runtime
 from tests import tiny
 
@@ -47,7 +48,7 @@ def test_formats(
     assert bits[0] < done.bits_per_weight < bits[1]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     report = json.loads((tmp_path / "out" / "parity.json").read_text())
-    assert report["parity"] == done.parity
+    assert report["parity"] == json.loads(json.dumps(done.parity))
     assert report["quant"] == done.quant
     runtime = load_runtime(done.path, 1)
     assert runtime.card is not None
@@ -77,7 +78,7 @@ def test_defaults_depend_on_the_size(student: Path) -> None:
     assert api.resolve_quant("onnx", None, count_parameters(student)) == "int8"
     assert api.resolve_quant("gguf", None, 500_000_000) == "Q4_K_M"
     assert api.resolve_quant("onnx", None, 500_000_000) == "int4"
-    assert set(quantize.QUANTS) | {"fp32", "int8", "int4"} == set(BOUNDS)
+    assert set(quantize.QUANTS) | {"fp32", "int8", "int4", "auto"} == set(BOUNDS)
 
 
 def test_count_parameters(student: Path) -> None:
@@ -106,7 +107,8 @@ def test_an_existing_result_is_not_overwritten(student: Path, tmp_path: Path) ->
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "left over").write_text("from a crash")
     export_student(student, tmp_path / "out", "gguf", None, tiny.PROMPTS, 1)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["parity.json", "toy-Q8_0.gguf"]
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["Modelfile", "README.md", "SHA256SUMS", "params", "parity.json", "template", "toy-Q8_0.gguf"]
 
 
 def test_a_failed_export_leaves_nothing(student: Path, tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_a_failed_export_leaves_nothing(student: Path, tmp_path: Path) -> None:
 def test_too_different_is_rejected_and_kept(student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the bound of a lossless type, a four-bit export must fail."""
     monkeypatch.setitem(parity.BOUNDS, "Q4_0", Bound(1e-6, 0.999))
-    with pytest.raises(ParityError, match=r"differs too much.*mean_kl"):
+    with pytest.raises(ParityError, match=r"differs too much.*mean KL"):
         export_student(student, tmp_path / "out", "gguf", "Q4_0", tiny.PROMPTS, 1)
     assert [p.name for p in tmp_path.iterdir()] == ["out.rejected"]
     report = json.loads((tmp_path / "out.rejected" / "parity.json").read_text())

@@ -1,0 +1,183 @@
+"""The verb export: find a student's dev items, rationales and history, call the package, put the result in place.
+
+Everything the package is handed comes from the run's own files; a bare checkpoint takes its texts from --calibration.
+Not covered: uploading.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridge_edge.data.card import Card
+from bridge_edge.data.files import read_rows
+from bridge_edge.data.samples import Sample, read_jsonl
+from bridge_edge.deliver import held_out, run_of
+from bridge_edge.errors import UserError
+from bridge_edge.progress import say
+from bridge_edge.run import Run, digest_tree, sha256_text
+
+CALIBRATION = 256  # texts read: half for the importance matrix, some of the rest for the search
+RECORD = "export.json"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the command line may ask of an export beyond format and place."""
+
+    quant: str | None = None
+    calibration: Path | None = None
+    importance: bool = True
+    tensors: tuple[str, ...] = ()
+    minutes: float = 15.0
+    max_drop: float = 0.5
+    items: int = 200
+
+
+def export_to(
+    source: Path, formats: Sequence[str], options: ExportOptions, out: Path | None, threads: int | None
+) -> list[dict[str, Any]]:
+    """Export `source` in each format; returns what the packages say of each, with its path."""
+    from bridge_edge.export.api import export_student, resolve_quant
+    from bridge_edge.train.models import parameters
+
+    if not source.exists():
+        raise UserError(
+            f"no model at {str(source)!r}", "name a run, a checkpoint folder, or leave it out for the latest run"
+        )
+    base = out or ((run_of(source) or source.parent) / "export")
+    results = []
+    for fmt in formats:
+        kind = resolve_quant(fmt, options.quant, parameters(source))
+        wish = _wish(source, fmt, kind, options)
+        folder = base / f"{fmt}-{kind.lower()}"
+        key = sha256_text(f"{digest_tree(source)} {options.items} {wish!r}")
+        if (folder / "parity.json").is_file() and _made_with(folder, key):
+            say(f"{folder} is up to date")
+            results.append(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+            continue
+        if folder.exists():
+            raise UserError(f"{folder} exists already", "remove it, or choose another folder with --out")
+        say(f"exporting {source} to {folder}")
+        exported = export_student(source, folder, fmt, kind, _prompts(source, options), threads, wish)
+        record = {**exported.to_json(), "path": str(exported.path), "source": str(source), "key": key}
+        (folder / RECORD).write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+        results.append(record)
+    return results
+
+
+def _made_with(folder: Path, key: str) -> bool:
+    record = folder / RECORD
+    return record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("key") == key
+
+
+def _prompts(source: Path, options: ExportOptions) -> list[str | Sample]:
+    """Dev items of the run; outside a run the prompts of the calibration file, if any."""
+    dev = held_out(source, "dev") or (calibration_file(source, options.calibration) if options.calibration else [])
+    return list(dev[: options.items])
+
+
+def _wish(source: Path, fmt: str, quant: str, options: ExportOptions) -> Any:
+    """The options as the export package takes them."""
+    from bridge_edge.export.wish import Goal, Wish
+
+    if fmt != "gguf":
+        return Wish(facts=facts(source))
+    from bridge_edge.export.quantize import AUTO, parse_types
+
+    texts = calibration(source, options.calibration) if options.importance else []
+    goal = Goal(options.minutes, options.max_drop) if quant == AUTO else Goal()
+    return Wish(tuple(texts), parse_types(options.tensors), goal, facts(source))
+
+
+def calibration(source: Path, file: Path | None) -> list[Sample]:
+    """Texts of the task with rationales: the named file, or what the run taught its student; none outside a run."""
+    if file is not None:
+        return calibration_file(source, file)[:CALIBRATION]
+    folder = run_of(source)
+    for name in ("annotate/annotations.jsonl", "teach/taught.jsonl"):
+        if folder and (folder / name).is_file():
+            samples = [s for s in read_jsonl(folder / name) if s.rationale]
+            if samples:
+                return random.Random(0).sample(samples, min(CALIBRATION, len(samples)))
+    return []
+
+
+def calibration_file(source: Path, file: Path) -> list[Sample]:
+    """Rows with `prompt` (or the columns of the student's card), and `rationale` and `answer` where there are any."""
+    card = Card.load(source) or Card("task")
+    return [
+        Sample(
+            str(row["prompt"]) if "prompt" in row else card.render(row),
+            str(row["answer"]) if row.get("answer") is not None else None,
+            str(row["rationale"]) if row.get("rationale") is not None else None,
+        )
+        for row in read_rows(file)
+    ]
+
+
+def facts(source: Path) -> dict[str, tuple[str, ...]]:
+    """What the run's manifest knows of the student, for its model card; nothing outside a run."""
+    folder = run_of(source)
+    if folder is None:
+        return {}
+    run = Run(folder)
+
+    def of(stage: str) -> dict[str, Any]:
+        return dict((run.stage(stage) or {}).get("metrics", {}))
+
+    data, teach, test = of("data"), of("teach"), of("evaluate").get("student")
+    found: dict[str, tuple[str, ...]] = {}
+    if data:
+        found["Data"] = (
+            f"source: {data.get('source', 'not recorded')}",
+            f"{data.get('pool')} pool items, {data.get('dev')} dev, {data.get('test')} test; no test item "
+            "ever reaches the teacher",
+            *(f"SHA-256 of {name}: `{digest}`" for name, digest in sorted(data.get("sha256", {}).items())),
+        )
+    if teach:
+        found["Teacher"] = (
+            f"{teach.get('teacher')}: {teach.get('queries')} queries, {teach.get('tokens')} tokens, "
+            f"${teach.get('usd', 0):.2f}",
+        )
+    if test and source.name == "tutor":
+        low, high = test["ci95"]
+        found["Accuracy of the checkpoint"] = (
+            f"{test['accuracy']:.1%} on {test['n']} test items, 95 % interval {low:.1%} to {high:.1%} "
+            f"(always the most frequent answer: {test['majority']:.1%}); measured before export",
+        )
+    return found
+
+
+def export_text(results: Sequence[dict[str, Any]]) -> str:
+    """The exports for people."""
+    lines = []
+    for r in results:
+        parity = r["parity"]
+        shown = ", ".join(f"{k} {parity[k]:.3g}" for k in ("mean_kl", "top1", "greedy_equal"))
+        lines.append(
+            f"{r['path']}\n  {r['fmt']} {r['quant']}: {r['bytes'] / 2**20:.2f} MiB, "
+            f"{r['bits_per_weight']:.2f} bits per weight; parity: {shown}"
+        )
+        if parity.get("accuracy"):
+            a = parity["accuracy"]
+            low, high = (100 * x for x in a["ci95"])
+            lines.append(
+                f"  accuracy on {a['n']} dev items {a['accuracy_b']:.1%}, before {a['accuracy_a']:.1%}: "
+                f"{100 * a['difference']:.1f} points lost (95 % interval {low:.1f} to {high:.1f})"
+            )
+        if r["fallbacks"]:
+            lines.append(f"  {len(r['fallbacks'])} tensors in another type, e.g. {r['fallbacks'][0]}")
+        if r.get("search"):
+            from bridge_edge.export.search import table
+
+            lines.append(table(r["search"]))
+            if not r["search"]["met"]:
+                lines.append(
+                    f"  no mixture was within {r['search']['goal']['max_drop']:g} points; the finest was taken"
+                )
+    return "\n".join([*lines, "Next: bridge-edge bench"])

@@ -1,0 +1,33 @@
+"""What may be asked of an export beyond its format and type, and what its card may say of the student.
+
+Plain values without heavy imports, so that the command line can name the defaults. Not covered: the type itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bridge_edge.data.samples import Sample
+
+
+@dataclass(frozen=True)
+class Goal:
+    """For a searched mixture: at most so many points of accuracy lost on the dev items, found in so many minutes."""
+
+    minutes: float = 15.0
+    max_drop: float = 0.5
+
+
+@dataclass(frozen=True)
+class Wish:
+    """`calibration`: texts of the task for the importance matrix (none: no matrix); `types`: tensor types by name or
+    pattern; `goal`: for quant auto; `facts`: lines for the model card, by heading."""
+
+    calibration: tuple[Sample, ...] = ()
+    types: Mapping[str, str] = field(default_factory=dict)
+    goal: Goal = Goal()
+    facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+NOTHING = Wish()
