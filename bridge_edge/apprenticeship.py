@@ -10,52 +10,49 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bridge_edge.budget import AlreadyAnswered, BudgetExhausted, InFlight, Ledger
-from bridge_edge.data.card import parse
 from bridge_edge.data.encode import encode_samples
-from bridge_edge.data.pool import load_task, make_card
+from bridge_edge.data.pool import make_card
 from bridge_edge.data.samples import TEACHER, Sample, write_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import to_json
 from bridge_edge.phases import Context, Metrics, contradicts, fit, measure
-from bridge_edge.prices import Caps, Price
+from bridge_edge.prices import Caps
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
-from bridge_edge.teacher.ask import Outcome, ask_all, build_prompt, sanitize
+from bridge_edge.teacher.ask import Outcome, ask_all, build_prompt
 from bridge_edge.teacher.base import Request, Teacher
+from bridge_edge.teacher.batch_api import BatchTeacher
+from bridge_edge.teacher.batch_run import ask_in_batches
+from bridge_edge.teacher.make import is_structured, make_teacher
+from bridge_edge.teacher.structured import read_reply
 from bridge_edge.train.models import load_tokenizer
 
 LEDGER = "ledger.sqlite"
 
 
-def make_teacher(recipe: Recipe, samples: Sequence[Sample]) -> Teacher:
-    """The teacher that the recipe names."""
-    spec = recipe.teacher
-    price = Price(spec.price.prompt, spec.price.completion)
-    if spec.kind == "replay":
-        from bridge_edge.teacher.replay import ReplayTeacher
-
-        return ReplayTeacher(spec.path or "", price)
-    if spec.kind == "openai":
-        from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
-
-        endpoint = Endpoint(spec.model, key_env=spec.api_key_env, timeout_s=spec.timeout)
-        return OpenAITeacher(replace(endpoint, base_url=spec.base_url) if spec.base_url else endpoint, price)
-    from bridge_edge.teacher.expert import ExpertTeacher
-
-    return ExpertTeacher(load_task(recipe.task.module or ""), {s.id: s for s in samples}, price, recipe.seed)
-
-
 def requests_for(recipe: Recipe, samples: Sequence[Sample]) -> list[Request]:
-    """One request a sample, in the order in which the samples are worth asking."""
+    """The requests for `samples`, in the order in which they are worth asking; all answers to an item together."""
     card, spec = make_card(recipe), recipe.teacher
-    return [Request.of(s.id, build_prompt(card, s, spec.style), spec.max_tokens, spec.temperature) for s in samples]
+    found = []
+    for sample in samples:
+        messages = build_prompt(card, sample, spec.style, spec.system, spec.prompt)
+        of_item = partial(Request.of, sample.id, messages, spec.max_tokens, spec.temperature)
+        found += [of_item(sample=k) for k in range(spec.samples)]
+    return found
+
+
+def items_to_ask(recipe: Recipe, selected: int) -> int:
+    """How many of the selected items are asked: `budget.queries` is a cap on calls, so samples share it."""
+    return max(1, selected // recipe.teacher.samples) if recipe.budget.queries else selected
 
 
 def caps_of(recipe: Recipe, queries: int) -> Caps:
+    queries = min(queries, recipe.budget.queries or queries)  # one item with more samples than that is asked in part
     return Caps(queries=queries, usd=recipe.budget.usd, tokens=recipe.budget.tokens)
 
 
@@ -87,8 +84,9 @@ def teach(ctx: Context, out: Path) -> Metrics:
     recipe = ctx.recipe
     pool = {s.id: s for s in ctx.samples("data", "pool")}
     chosen = [pool[row["id"]] for row in json.loads((ctx.folder("select") / "selected.json").read_text())]
+    chosen = chosen[: items_to_ask(recipe, len(chosen))]
     teacher, requests = make_teacher(recipe, chosen), requests_for(recipe, chosen)
-    with closing(Ledger(ctx.path / LEDGER, caps_of(recipe, len(chosen)), teacher.price)) as ledger:
+    with closing(Ledger(ctx.path / LEDGER, caps_of(recipe, len(requests)), teacher.price)) as ledger:
         reused = take_over(ledger, teacher, requests, ctx.borrow())
         with track("teacher", len(requests)) as advance:
             shown = 0
@@ -98,7 +96,10 @@ def teach(ctx: Context, out: Path) -> Metrics:
                 advance(state.done + state.failed - shown, f"${state.totals.usd:.4f} spent, {state.failed} failed")
                 shown = state.done + state.failed
 
-            outcome = ask_all(teacher, ledger, requests, ctx.concurrency, tell)
+            if isinstance(teacher, BatchTeacher):
+                outcome = ask_in_batches(teacher, ledger, requests, tell, say)
+            else:
+                outcome = ask_all(teacher, ledger, requests, ctx.concurrency, tell)
         totals = ledger.totals()
     taught, metrics = _read_replies(recipe, chosen, outcome)
     if outcome.stopped_by == "teacher":
@@ -123,7 +124,16 @@ def teach(ctx: Context, out: Path) -> Metrics:
         "failed": len(outcome.failures),
         "stopped_by": outcome.stopped_by,
         "teacher": teacher.name,
+        **structured_metrics(recipe, teacher),
     }
+
+
+def structured_metrics(recipe: Recipe, teacher: Teacher) -> dict[str, str]:
+    """Whether JSON was asked for, and why it no longer was where the endpoint refused."""
+    if not is_structured(recipe.teacher):
+        return {}
+    refused = getattr(teacher, "fell_back", "")
+    return {"structured": f"plain text, the endpoint refused: {refused}" if refused else "json_schema"}
 
 
 def _read_replies(recipe: Recipe, chosen: Sequence[Sample], outcome: Outcome) -> tuple[list[Sample], dict[str, Any]]:
@@ -132,7 +142,7 @@ def _read_replies(recipe: Recipe, chosen: Sequence[Sample], outcome: Outcome) ->
     unparsed = contradicted = 0
     for sample in chosen:
         for reply in outcome.replies.get(sample.id, []):
-            parsed = parse(sanitize(reply.text), recipe.task.answers)
+            parsed = read_reply(reply.text, recipe.task.answers, is_structured(recipe.teacher))
             if parsed.answer is None:
                 unparsed += 1
             elif recipe.data.labels == "gold" and contradicts(parsed.answer, sample.answer):

@@ -193,7 +193,7 @@ def _teacher(value: str) -> dict[str, Any]:
 
 
 PATHS = ("data.path", "data.test_path", "teacher.path")
-MODELS = ("ta.model", "student.model")
+MODELS = ("ta.model", "student.model", "teacher.tokenizer")
 
 
 def _anchor_paths(body: dict[str, Any], path: Path) -> None:

@@ -139,6 +139,9 @@ def _base_digest(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
         where = Path(locate(spec.model))
         if (part in reads or f"{part}.model" in reads) and where.is_dir():
             digests[part] = digest_tree(where)
+    teacher = Path(recipe.teacher.model)
+    if "teacher" in reads and recipe.teacher.kind == "local" and teacher.exists():
+        digests["teacher"] = digest_tree(teacher)
     return digests
 
 
