@@ -31,14 +31,14 @@ from bridge_edge.progress import track
 from bridge_edge.recipe import ModelSpec, Recipe
 from bridge_edge.run import sha256_file
 from bridge_edge.select.score import score_pool
-from bridge_edge.select.strategies import choose
+from bridge_edge.select.strategies import Candidates, choose
 from bridge_edge.train.batches import ANSWER, RATIONALE, Encoded
 from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.models import load_model, load_tokenizer, prepare, same_tokenizer, save_model
 
 Metrics = dict[str, Any]
 ALIGN_SEED, REHEARSAL_SEED = 77, 7_777
-CHUNK = 4  # batches between two writes of the annotation
+CHUNK = 8  # times `batch_rows`: what is written (and, after a kill, lost) at once; long enough to keep all slots busy
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Context:
     path: Path
     device: str = "cpu"
     concurrency: int = 4
+    cache: str | None = None  # --cache: a folder, "none", or the default
     borrow: Callable[[], list[Path]] = list
 
     def folder(self, stage: str) -> Path:
@@ -192,7 +193,8 @@ def select(ctx: Context, out: Path) -> Metrics:
     spec = recipe.select
     groups = [s.answer for s in pool] if recipe.data.labels == "gold" else None
     queries = budget_queries(recipe, len(pool))
-    chosen = choose(hard, vectors, queries, spec.strategy, spec.alpha, spec.trim, recipe.seed, groups)
+    candidates = Candidates(hard, vectors, groups)
+    chosen = choose(candidates, queries, spec.strategy, spec.alpha, spec.trim, recipe.seed)
     rows = [{"id": pool[i].id, "rank": k, "difficulty": round(float(hard[i]), 5)} for k, i in enumerate(chosen)]
     (out / "selected.json").write_text(json.dumps(rows, indent=0))
     return {"selected": len(chosen), "difficulty_mean": round(float(hard[chosen].mean()), 4)}

@@ -4,6 +4,7 @@ What: rows of near-equal prompt length are decoded together; the key-value cache
 place; rows that have ended leave the batch as soon as a quarter of it is idle.
 Why: annotating a whole pool is the longest inference of a run, and `generate` pays for padding, for growing caches
 and for finished rows.
+Small dense decoders go through `dense.py`, where a finished row's place is given to the next prompt at once.
 Models with sliding windows use the library's own cache layers. Not covered: sampling, beams, recurrent states.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from bridge_edge.errors import UserError
+from bridge_edge.generate.dense import Dense, Slots, fits
 from bridge_edge.memory import trim
 from bridge_edge.parallel import side_by_side
 from bridge_edge.train.loop import use_bf16
@@ -120,6 +123,9 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     model.eval()
     bf16 = use_bf16(precision, model.device)
+    if fits(model):
+        yield from _flow(model, prompts, order, max_new_tokens, eos_ids, batch_rows, bf16)
+        return
     groups = grouped([len(p) for p in prompts], order, batch_rows)
 
     def work(rows: list[int]) -> list[Generated]:
@@ -129,6 +135,102 @@ def generate(
         for finished in run(work, groups):
             yield from finished
             trim()
+
+
+def _flow(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    order: Sequence[int],
+    bound: int,
+    eos_ids: frozenset[int],
+    batch_rows: int,
+    bf16: bool,
+) -> Iterator[Generated]:
+    """Greedy completions by continuous batching, as they end; each core takes every other prompt of the order."""
+    dense, cores = Dense(model, bf16), max(1, min(torch.get_num_threads(), len(order)))
+    inbox: SimpleQueue[Generated | None] = SimpleQueue()
+
+    def work(part: Sequence[int]) -> None:
+        try:
+            for row in Flow(dense, prompts, bound, eos_ids, batch_rows).run(part):
+                inbox.put(row)
+        finally:
+            inbox.put(None)
+
+    if cores == 1:
+        yield from Flow(dense, prompts, bound, eos_ids, batch_rows).run(order)
+    else:
+        with side_by_side(model) as run:
+            results = run(work, [order[i::cores] for i in range(cores)])
+            for _ in range(cores):
+                while (row := inbox.get()) is not None:
+                    yield row
+            list(results)  # raises what a worker raised
+    trim()
+
+
+class Flow:
+    """Greedy decoding of a queue of prompts in a fixed number of slots."""
+
+    def __init__(
+        self, dense: Dense, prompts: Sequence[Sequence[int]], bound: int, eos_ids: frozenset[int], slots: int
+    ) -> None:
+        self.dense, self.prompts, self.bound, self.size = dense, prompts, bound, slots
+        self.ends = torch.tensor(sorted(eos_ids), dtype=torch.long)
+
+    def run(self, prompts: Sequence[int]) -> Iterator[Generated]:
+        """Completions of the prompts at these places, by their end."""
+        queue = list(reversed(prompts))
+        size = min(self.size, len(queue))
+        longest = max((len(self.prompts[i]) for i in queue), default=0) + self.bound
+        cache = Slots(self.dense, size, longest)
+        owner = torch.full((size,), -1)  # which prompt a slot works on; -1: none
+        token, position, made = (torch.zeros(size, dtype=torch.long) for _ in range(3))
+        new, score = torch.zeros(size, self.bound, dtype=torch.long), torch.zeros(size, self.bound)
+        while True:
+            free = torch.nonzero(owner < 0).squeeze(1)
+            if queue and 4 * len(free) >= size:
+                rows, logits = self._admit(queue, free, cache)
+                taken = free[: len(rows)]
+                owner[taken] = torch.tensor(rows)
+                position[taken] = torch.tensor([len(self.prompts[i]) for i in rows])
+                made[taken] = 0
+            elif (owner >= 0).any():
+                if not queue and 4 * len(free) >= len(owner):
+                    kept = torch.nonzero(owner >= 0).squeeze(1)
+                    cache.keep(kept)
+                    owner, token, position, made = owner[kept], token[kept], position[kept], made[kept]
+                    new, score = new[kept], score[kept]
+                taken = torch.nonzero(owner >= 0).squeeze(1)
+                logits = self.dense.step(token, position.clamp(max=longest - 1), cache)[taken]
+                position[taken] += 1
+            else:
+                return
+            best, chosen = logits.log_softmax(-1).max(-1)
+            token[taken] = chosen
+            new[taken, made[taken]], score[taken, made[taken]] = chosen, best
+            made[taken] += 1
+            ended = torch.isin(chosen, self.ends)
+            over = torch.nonzero(ended | (made[taken] == self.bound)).squeeze(1)
+            for slot, stopped in zip(taken[over].tolist(), ended[over].tolist(), strict=True):
+                count = int(made[slot])
+                yield _row(int(owner[slot]), new[slot, : count - stopped], score[slot, :count], stopped)
+            owner[taken[over]] = -1
+
+    def _admit(self, queue: list[int], free: torch.Tensor, cache: Slots) -> tuple[list[int], torch.Tensor]:
+        """Prefill the next prompts into free slots; their rows and the logits of their first new token."""
+        rows: list[int] = []
+        while queue and len(rows) < len(free):
+            length = len(self.prompts[queue[-1]])
+            if rows and (len(rows) + 1) * length**2 > LARGEST_PREFILL:
+                break
+            rows.append(queue.pop())
+        lengths = torch.tensor([len(self.prompts[i]) for i in rows])
+        ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+        for k, i in enumerate(rows):
+            ids[k, : len(self.prompts[i])] = torch.tensor(self.prompts[i])
+        states = self.dense.prefill(ids, cache, free[: len(rows)])
+        return rows, self.dense.logits(states[torch.arange(len(rows)), lengths - 1])
 
 
 def _forward(model: PreTrainedModel, bf16: bool, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
