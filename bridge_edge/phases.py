@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from bridge_edge.data.card import normal, parse
+from bridge_edge.data.card import normal
 from bridge_edge.data.encode import ANSWER_TASK, encode_pairs, encode_samples, prompt_ids
-from bridge_edge.data.pool import build_splits, load_task, make_card
-from bridge_edge.data.samples import ASSISTANT, Sample, read_jsonl, write_jsonl
+from bridge_edge.data.pool import build_splits, make_card
+from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
 from bridge_edge.embedded.skills import documents
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores, records_json, score, to_json
@@ -38,7 +38,6 @@ from bridge_edge.train.models import load_model, load_tokenizer, prepare, same_t
 
 Metrics = dict[str, Any]
 ALIGN_SEED, REHEARSAL_SEED = 77, 7_777
-CHUNK = 8  # times `batch_rows`: what is written (and, after a kill, lost) at once; long enough to keep all slots busy
 
 
 @dataclass(frozen=True)
@@ -198,83 +197,6 @@ def select(ctx: Context, out: Path) -> Metrics:
     rows = [{"id": pool[i].id, "rank": k, "difficulty": round(float(hard[i]), 5)} for k, i in enumerate(chosen)]
     (out / "selected.json").write_text(json.dumps(rows, indent=0))
     return {"selected": len(chosen), "difficulty_mean": round(float(hard[chosen].mean()), 4)}
-
-
-def annotate(ctx: Context, out: Path) -> Metrics:
-    """Let the TA answer the whole pool, batch by batch; finished batches survive a kill.
-
-    The batches are the same however often the stage is interrupted, and so are the figures in them.
-    """
-    recipe, source = ctx.recipe, str(ctx.folder("apprentice"))
-    pool, lines = ctx.samples("data", "pool"), out / "raw.jsonl"
-    rows = recipe.annotate.batch_rows
-    step = CHUNK * rows
-    order = sorted(pool, key=lambda s: len(s.prompt))
-    batches = [order[start : start + step] for start in range(0, len(order), step)]
-    done = _finished_batches(lines, batches)
-    tokenizer, model = load_tokenizer(source), load_model(source, ctx.device)
-    ends = frozenset([tokenizer.eos_token_id])
-    with track("annotation", len(pool)) as advance, lines.open("a", encoding="utf-8") as file:
-        advance(min(len(pool), done * step), "resumed" if done else "")
-        for part in batches[done:]:
-            ids = prompt_ids(tokenizer, [s.prompt for s in part])
-            records = []
-            for row in generate(model, ids, recipe.task.max_new_tokens, ends, rows, recipe.ta.precision):
-                text = str(tokenizer.decode(row.ids, skip_special_tokens=True))
-                known = {"logprob": round(row.logprob, 5), "ended": row.ended, "tokens": len(row.ids)}
-                records.append({"id": part[row.index].id, "text": text, **known})
-            file.write("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
-            file.flush()
-            advance(len(part), "")
-    return _keep(recipe, pool, {r["id"]: r for r in map(json.loads, _whole_lines(lines))}, out)
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of a file that end in a newline (a text may hold other characters that break lines)."""
-    return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.exists() else []
-
-
-def _finished_batches(path: Path, batches: list[list[Sample]]) -> int:
-    """How many leading batches the file holds in full; what a kill cut off behind them is dropped from it."""
-    lines, position, finished = _whole_lines(path), 0, 0
-    for batch in batches:
-        part = lines[position : position + len(batch)]
-        try:
-            found = {json.loads(line)["id"] for line in part}
-        except ValueError:
-            break
-        if found != {s.id for s in batch}:
-            break
-        position, finished = position + len(batch), finished + 1
-    if path.exists():
-        path.write_text("".join(line + "\n" for line in lines[:position]), encoding="utf-8")
-    return finished
-
-
-def _keep(recipe: Recipe, pool: list[Sample], raw: dict[str, dict[str, Any]], out: Path) -> Metrics:
-    """Filter the annotations: they must parse, and hit the gold answer where there is one and the recipe asks so."""
-    kept, unparsed, missed = [], 0, 0
-    for sample in pool:
-        record = raw[sample.id]
-        parsed = parse(record["text"], recipe.task.answers)
-        if parsed.answer is None or not record["ended"]:
-            unparsed += 1
-        elif recipe.annotate.keep == "answer" and contradicts(parsed.answer, sample.answer):
-            missed += 1
-        else:
-            kept.append(replace(sample, rationale=parsed.rationale, answer=parsed.answer, provenance=ASSISTANT))
-    if not kept:
-        raise UserError(
-            "no annotation of the assistant was usable", "raise the budget, or train it longer with ta.epochs"
-        )
-    write_jsonl(out / "annotations.jsonl", kept)
-    tokens = sum(r["tokens"] for r in raw.values())
-    metrics = {"kept": len(kept), "unparsed": unparsed, "answer_missed": missed, "tokens": tokens, "pool": len(pool)}
-    if recipe.task.module and not recipe.data.path and not recipe.data.hub:
-        task = load_task(recipe.task.module)
-        wrong = sum(not task.check(s, s.rationale or "", s.answer or "").steps for s in kept)
-        metrics["right_answer_wrong_steps"] = round(wrong / len(kept), 4)
-    return metrics
 
 
 def align(ctx: Context, out: Path) -> Metrics:

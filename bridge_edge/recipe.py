@@ -169,8 +169,13 @@ class WarmupSpec(Spec):
 class SelectSpec(Spec):
     """Which items are put to the teacher."""
 
-    strategy: Literal["bridge", "random", "difficulty", "diversity"] = "bridge"
-    difficulty: Literal["loss", "entropy"] = "loss"
+    strategy: Literal[
+        "bridge", "random", "difficulty", "diversity", "facility-location", "kmeans", "typiclust"
+    ] = "bridge"
+    difficulty: Literal["loss", "entropy", "token-entropy", "margin", "pass-rate", "disagreement"] = "loss"
+    samples: int = Field(8, ge=2, le=64, description="answers drawn an item: pass-rate, disagreement and the check")
+    embeddings: str = Field("ta", min_length=1, description="ta: its hidden states; else a sentence-transformers model")
+    check: int = Field(200, ge=0, description="easy items without labels that are put to the self-consistency check")
     alpha: float = Field(0.5, ge=0, le=1, description="weight of difficulty against diversity")
     trim: float = Field(0.03, ge=0, lt=0.5, description="share of the hardest items dropped as probable label noise")
 
@@ -186,6 +191,8 @@ class AnnotateSpec(Spec):
     """Annotation of the pool by the assistant."""
 
     keep: Literal["answer", "all"] = Field("answer", description="answer: drop annotations that miss the gold answer")
+    arithmetic: bool = Field(True, description="drop rationales that state a false sum or comparison of numbers")
+    surest: float = Field(1.0, gt=0, le=1, description="share kept within each answer, by mean log-probability")
     batch_rows: int = Field(128, ge=1)
 
 
@@ -254,6 +261,9 @@ class Recipe(Spec):
             raise ValueError("teacher=local decodes greedily, so its samples would all be equal; set teacher.samples=1")
         if self.data.pool is not None and self.budget.queries is not None and self.budget.queries > self.data.pool:
             raise ValueError(f"budget.queries={self.budget.queries} is above the pool of {self.data.pool}")
-        if self.data.labels == "none" and self.select.difficulty == "loss":
-            raise ValueError("select.difficulty=loss needs labels; with data.labels=none set select.difficulty=entropy")
+        if self.data.labels == "none" and self.select.difficulty in ("loss", "pass-rate"):
+            raise ValueError(
+                f"select.difficulty={self.select.difficulty} needs labels; with data.labels=none set "
+                "select.difficulty=entropy (or token-entropy, margin, disagreement)"
+            )
         return self

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bridge_edge import apprenticeship, phases
+from bridge_edge import annotation, apprenticeship, phases
 from bridge_edge.memory import release
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.progress import say
@@ -86,7 +86,7 @@ STAGES = (
     Stage(
         "annotate",
         "Annotation of the pool by the assistant",
-        phases.annotate,
+        annotation.annotate,
         ("annotate", "task", "data.labels", "ta.precision"),
         ("data", "apprentice"),
     ),

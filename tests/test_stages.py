@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from bridge_edge import stages
+from bridge_edge.annotation import _finished_batches
 from bridge_edge.apprenticeship import LEDGER
 from bridge_edge.budget import Ledger
 from bridge_edge.data.samples import Sample
 from bridge_edge.distill import distill
 from bridge_edge.errors import UserError
-from bridge_edge.phases import Context, _finished_batches
+from bridge_edge.phases import Context
 from bridge_edge.prices import Price, Usage
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe

@@ -30,10 +30,11 @@ Christian Christina Christopher Cora Craig Curtis Dalia Dario Denise Dennis Dian
 Edgar Eleanor Elise Ellen Emil Enrique Erin Esther Eva Fiona Florence Francis Frederick Gabriel Gemma Gerald Gina Gloria
 Gregory Hannah Harold Heather Hector Howard Hussein Ian Ines Irene Isaac Jan Jane Janet Javier Jean Jerome Joan Joel
 Jonathan Jordan Jorge Josephine Judith Julian Keith Kenneth Kyle Larry Lena Leonard Leo Leticia Lily Lorenzo Louise
-Lucia Luis Luna Lydia Madeline Malik Marie Marina Martha Martin Max Megan Mei Miguel Miriam Mohammed Monica Nathan Nikolai
-Nora Oscar Pamela Patrick Penelope Philip Rachel Rafael Ralph Raymond Rebekah Renata Roger Roland Roman Roy Russell Samir
-Sana Sara Sean Sergio Shirley Silvia Sonia Stella Stuart Sven Tamara Teresa Theo Tina Tom Valentina Valerie Veronica
-Victor Victoria Vincent Viola Violet Virgil Wanda Warren Wayne Wendy Wesley Willa Xavier Yara Yvonne Zachary Zara
+Lucia Luis Luna Lydia Madeline Malik Marie Marina Martha Martin Max Megan Mei Miguel Miriam Mohammed Monica Nathan
+Nikolai Nora Oscar Pamela Patrick Penelope Philip Rachel Rafael Ralph Raymond Rebekah Renata Roger Roland Roman Roy
+Russell Samir Sana Sara Sean Sergio Shirley Silvia Sonia Stella Stuart Sven Tamara Teresa Theo Tina Tom Valentina
+Valerie Veronica Victor Victoria Vincent Viola Violet Virgil Wanda Warren Wayne Wendy Wesley Willa Xavier
+Yara Yvonne Zachary Zara
 """.split()
 PLACES = """
 Alabama Alaska Arizona Arkansas California Colorado Connecticut Delaware Florida Georgia Hawaii
