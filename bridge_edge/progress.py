@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,8 +28,9 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def track(label: str, total: float) -> Iterator[Advance]:
-    """Show the progress of `total` units of work."""
+def track(label: str, total: float, every: float | None = None) -> Iterator[Advance]:
+    """Show the progress of `total` units of work. Without a terminal lines come as work is done; with `every` also
+    every so many seconds while nothing ends, as where answers of a server are waited for."""
     if console.is_terminal:
         columns = (
             TextColumn("  {task.description}"),
@@ -48,20 +50,37 @@ def track(label: str, total: float) -> Iterator[Advance]:
 
             yield advance
         return
-    start = last = time.monotonic()
-    done = 0.0
+    lines, over = _Lines(label, total), threading.Event()
+    if every is not None:
+        threading.Thread(target=lines.beat, args=(every, over), daemon=True).start()
+    try:
+        yield lines.advance
+    finally:
+        over.set()
 
-    def plain(step: float, note: str = "") -> None:
-        nonlocal done, last
-        done += step
-        now = time.monotonic()
-        if now - last >= EVERY and done:
-            last = now
-            left = (now - start) / done * max(0.0, total - done)
-            print(
-                f"  {label}: {done / total:.0%}  {note}  {_clock(now - start)} elapsed, {_clock(left)} left",
-                file=sys.stderr,
-                flush=True,
-            )
 
-    yield plain
+class _Lines:
+    """Progress as plain lines on stderr."""
+
+    def __init__(self, label: str, total: float) -> None:
+        self.label, self.total = label, total
+        self.start = self.last = time.monotonic()
+        self.done, self.note = 0.0, ""
+
+    def advance(self, step: float, note: str = "") -> None:
+        self.done += step
+        self.note = note or self.note
+        if self.done and time.monotonic() - self.last >= EVERY:
+            self.show()
+
+    def beat(self, every: float, over: threading.Event) -> None:
+        while not over.wait(every):
+            if time.monotonic() - self.last >= every:
+                self.show()
+
+    def show(self) -> None:
+        self.last = now = time.monotonic()
+        spent = now - self.start
+        left = f", {_clock(spent / self.done * max(0.0, self.total - self.done))} left" if self.done else ""
+        share = self.done / self.total if self.total else 1.0
+        print(f"  {self.label}: {share:.0%}  {self.note}  {_clock(spent)} elapsed{left}", file=sys.stderr, flush=True)

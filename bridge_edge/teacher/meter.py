@@ -1,0 +1,80 @@
+"""What a user wants to see while money is spent: calls done, their rate, what is spent of the cap and will be, retries.
+
+Answers that were there before this run began are no measure of its speed, so rate and expectation leave them out.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from bridge_edge.prices import Price
+from bridge_edge.teacher.base import Reply, Request, Teacher
+from bridge_edge.teacher.outcome import Progress
+
+EVERY_S = 5.0  # between two lines where there is no terminal
+
+
+class Meter:
+    """Turns the states of the asking loop into progress; call it with each of them."""
+
+    def __init__(self, advance: Callable[[float, str], None], usd_cap: float | None) -> None:
+        self._advance, self._cap = advance, usd_cap
+        self._start = time.monotonic()
+        self._shown = 0
+        self._first: Progress | None = None
+        self._asked: set[tuple[str, int]] = set()
+        self._lock = threading.Lock()
+        self.retries = 0
+
+    def __call__(self, state: Progress) -> None:
+        self._first = self._first or state
+        ended = state.done + state.failed
+        self._advance(max(0, ended - self._shown), self.note(state))
+        self._shown = max(self._shown, ended)
+
+    def note(self, state: Progress) -> str:
+        """One line on where the asking stands."""
+        first = self._first or state
+        cap = "" if self._cap is None else f" of ${self._cap:.2f}"
+        parts = [f"{state.done + state.failed} of {state.total} calls"]
+        new = state.done + state.failed - first.done - first.failed
+        seconds = time.monotonic() - self._start
+        if new > 0 and seconds > 0:
+            parts.append(f"{new / seconds:.1f} a second")
+        parts.append(f"${state.totals.usd:.4f}{cap}")
+        if new > 0:
+            settled = state.totals.nano - state.totals.unsettled_nano
+            before = first.totals.nano - first.totals.unsettled_nano
+            left = state.total - state.done - state.failed
+            expected = (settled + (settled - before) / new * left) / 1e9
+            parts.append(f"${expected:.4f} expected in all")
+        if self.retries:
+            parts.append(f"{self.retries} retries")
+        if state.failed:
+            parts.append(f"{state.failed} failed")
+        return ", ".join(parts)
+
+    def watch(self, teacher: Teacher) -> Teacher:
+        """The same teacher, its repeated attempts counted."""
+        return _Watched(teacher, self._count)
+
+    def _count(self, request: Request) -> None:
+        key = (request.item_id, request.sample)
+        with self._lock:
+            self.retries += key in self._asked
+            self._asked.add(key)
+
+
+class _Watched:
+    def __init__(self, teacher: Teacher, count: Callable[[Request], None]) -> None:
+        self._teacher, self._count = teacher, count
+        self.name: str = teacher.name
+        self.price: Price = teacher.price
+        self.count_tokens, self.prompt_tokens = teacher.count_tokens, teacher.prompt_tokens
+        self.request_hash = teacher.request_hash
+
+    def ask(self, request: Request) -> Reply:
+        self._count(request)
+        return self._teacher.ask(request)
