@@ -1,20 +1,68 @@
 """Which items are worth a teacher's answer: difficulty x diversity, and the controls to compare it with.
 
 `bridge` is greedy: x* = argmax alpha * rank(difficulty) + (1 - alpha) * distance to the chosen set, where the distance
-is the cosine distance to the nearest chosen item, divided by the largest one (k-center, Sener and Savarese,
-arXiv 1708.00489). BRIDGE (arXiv 2512.20403) names the two ingredients; this combination of them is ours.
+is the cosine distance to the nearest chosen item, divided by the largest one (greedy.py). BRIDGE (arXiv 2512.20403)
+names the two ingredients; this combination of them is ours. `diversity` is its second half alone (k-center),
+`difficulty` its first, `kmeans` takes the hardest items of every cluster, `typiclust` typical ones (clusters.py),
+`facility-location` those that all others are most like (facility.py), `random` is the control.
+
+Every strategy orders the pool so that a larger budget begins with the items of a smaller one, and paid answers serve
+again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from bridge_edge.errors import unknown
+from bridge_edge.errors import UserError, unknown
+from bridge_edge.select.clusters import stratified, typical
+from bridge_edge.select.facility import facility
+from bridge_edge.select.greedy import greedy
 
 SMALLEST_GROUP = 10
-STRATEGIES = ("bridge", "random", "difficulty", "diversity")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The pool as selection sees it: difficulty (n,), embeddings (n, d) L2-normalised; `groups` are the gold answers,
+    within which difficulty is ranked; `doubtful` are items whose easiness is not to be believed."""
+
+    difficulty: np.ndarray
+    embeddings: np.ndarray
+    groups: Sequence[str | None] | None = None
+    doubtful: Sequence[int] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        """Refuse what would silently order the pool by accident."""
+        if self.embeddings.ndim != 2 or len(self.difficulty) != len(self.embeddings):
+            raise UserError(
+                f"{len(self.difficulty)} difficulties for embeddings of shape {self.embeddings.shape}",
+                "both need one row an item; run the score stage again",
+            )
+        bad = np.where(~np.isfinite(self.difficulty))[0]
+        if not len(bad):
+            # finite rows have finite sums; a mask over all numbers would take a quarter of the pool's memory
+            bad = np.where(~np.isfinite(self.embeddings.sum(1, dtype=np.float32)))[0]
+        if len(bad):
+            raise UserError(
+                f"{len(bad)} of {len(self.difficulty)} items have a score or an embedding that is no number, "
+                f"the first is item {bad[0]}",
+                "the model that scored them has diverged or overflowed: lower warmup.lr, or set ta.precision=fp32",
+            )
+
+
+@dataclass(frozen=True)
+class View:
+    """What a strategy is handed: ranks (n,) in [0, 1], which items may be picked, float32 vectors, alpha and seed."""
+
+    ranks: np.ndarray
+    allowed: np.ndarray
+    vectors: np.ndarray
+    alpha: float
+    seed: int
 
 
 def percentile_ranks(values: np.ndarray) -> np.ndarray:
@@ -34,68 +82,74 @@ def ranks_within(values: np.ndarray, groups: Sequence[str | None]) -> np.ndarray
     labels finds every item of the rarer answer hard, and the hardest items would then all have that answer.
     Groups too small to rank (under ten items) share one ranking.
     """
-    labels = np.array([g or "" for g in groups])
-    names, sizes = np.unique(labels, return_counts=True)
-    small = np.isin(labels, names[sizes < SMALLEST_GROUP])
+    names, of, sizes = np.unique(np.array([g or "" for g in groups]), return_inverse=True, return_counts=True)
+    home = np.where(sizes >= SMALLEST_GROUP, np.arange(len(names)), len(names))[of]
+    order = np.argsort(home, kind="stable")
     ranks = np.zeros(len(values))
-    for members in [labels == n for n in names[sizes >= SMALLEST_GROUP]] + ([small] if small.any() else []):
+    for members in np.split(order, np.where(np.diff(home[order]))[0] + 1):
         ranks[members] = percentile_ranks(values[members])
     return ranks
 
 
+def _random(view: View, budget: int) -> list[int]:
+    return np.random.default_rng(view.seed).permutation(len(view.ranks))[:budget].tolist()
+
+
+def _difficulty(view: View, budget: int) -> list[int]:
+    candidates = np.where(view.allowed)[0]
+    return candidates[np.argsort(-view.ranks[candidates], kind="stable")][:budget].tolist()
+
+
+def _bridge(view: View, budget: int) -> list[int]:
+    if not view.alpha:
+        return _diversity(view, budget)
+    first = int(np.argmax(np.where(view.allowed, view.ranks, -1)))
+    return greedy(view.ranks, view.vectors, budget, view.alpha, view.allowed, first)
+
+
+def _diversity(view: View, budget: int) -> list[int]:
+    first = int(np.random.default_rng(view.seed).choice(np.where(view.allowed)[0]))
+    return greedy(view.ranks, view.vectors, budget, 0.0, view.allowed, first)
+
+
+def _kmeans(view: View, budget: int) -> list[int]:
+    items = np.where(view.allowed)[0]
+    vectors = view.vectors if len(items) == len(view.vectors) else view.vectors[items]
+    return items[stratified(view.ranks[items], vectors, budget, view.seed)].tolist()
+
+
+STRATEGIES: dict[str, Callable[[View, int], list[int]]] = {
+    "bridge": _bridge,
+    "random": _random,
+    "difficulty": _difficulty,
+    "diversity": _diversity,
+    "facility-location": lambda view, budget: facility(view.vectors, budget, view.seed),
+    "kmeans": _kmeans,
+    "typiclust": lambda view, budget: typical(view.vectors, budget, view.seed),
+}
+BY_DIFFICULTY = ("bridge", "difficulty", "kmeans")
+
+
 def choose(
-    difficulty: np.ndarray,
-    embeddings: np.ndarray,
-    budget: int,
-    strategy: str,
-    alpha: float = 0.5,
-    trim: float = 0.0,
-    seed: int = 0,
-    groups: Sequence[str | None] | None = None,
+    pool: Candidates, budget: int, strategy: str, alpha: float = 0.5, trim: float = 0.0, seed: int = 0
 ) -> list[int]:
     """Indices of `budget` items of the pool, in the order in which they are worth asking.
 
-    difficulty (n,), embeddings (n, d) L2-normalised. The hardest `trim` share is left out by the strategies
-    that look at difficulty, as probable label noise. With `groups` (gold answers) difficulty is ranked
-    within each group. Deterministic for a seed; costs O(n * d * budget) time and O(n)
-    memory.
+    The hardest `trim` share is left out by the strategies that look at difficulty, as probable label noise, unless
+    the budget needs it. Doubtful items count as the hardest and are not left out. Deterministic for a seed.
     """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
-    rng = np.random.default_rng(seed)
-    count = len(difficulty)
+    count = len(pool.difficulty)
     budget = min(budget, count)
-    if strategy == "random":
-        return rng.permutation(count)[:budget].tolist()
-    ranks = ranks_within(difficulty, groups) if groups else percentile_ranks(difficulty)
+    ranks = ranks_within(pool.difficulty, pool.groups) if pool.groups else percentile_ranks(pool.difficulty)
     allowed = np.ones(count, dtype=bool)
-    if strategy in ("bridge", "difficulty") and trim:
+    if strategy in BY_DIFFICULTY:
+        doubtful = np.asarray(pool.doubtful, dtype=np.int64)
         allowed = ranks <= 1 - trim
+        allowed[doubtful] = True
+        ranks[doubtful] = 1.0
         if allowed.sum() < budget:
-            allowed = np.ones(count, dtype=bool)
-    if strategy == "difficulty":
-        candidates = np.where(allowed)[0]
-        return candidates[np.argsort(-ranks[candidates], kind="stable")][:budget].tolist()
-    weight = alpha if strategy == "bridge" else 0.0
-    return _greedy(ranks, embeddings.astype(np.float32), budget, weight, allowed, rng)
-
-
-def _greedy(
-    ranks: np.ndarray, vectors: np.ndarray, budget: int, alpha: float, allowed: np.ndarray, rng: np.random.Generator
-) -> list[int]:
-    """The greedy pick; the first item is the hardest one (or a random one where difficulty has no weight)."""
-    start = np.where(allowed, ranks, -1)
-    first = int(np.argmax(start)) if alpha else int(rng.choice(np.where(allowed)[0]))
-    chosen = [first]
-    distance = 1 - vectors @ vectors[first]  # (n,) cosine distance to the nearest chosen item
-    open_ = allowed.copy()
-    open_[first] = False
-    for _ in range(budget - 1):
-        largest = float(distance[open_].max())
-        gain = alpha * ranks + (1 - alpha) * (distance / largest if largest > 0 else 0.0)
-        gain[~open_] = -np.inf
-        best = int(np.argmax(gain))
-        chosen.append(best)
-        open_[best] = False
-        np.minimum(distance, 1 - vectors @ vectors[best], out=distance)
-    return chosen
+            allowed[:] = True
+    vectors = pool.embeddings.astype(np.float32, copy=False)
+    return STRATEGIES[strategy](View(ranks, allowed, vectors, alpha, seed), budget)

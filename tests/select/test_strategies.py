@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from bridge_edge.errors import UserError
-from bridge_edge.select.strategies import STRATEGIES, choose, percentile_ranks
+from bridge_edge.select import greedy
+from bridge_edge.select.strategies import STRATEGIES, Candidates, percentile_ranks, ranks_within
+from bridge_edge.select.strategies import choose as choose_from
 
 
 def toy(n: int, seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -14,6 +18,12 @@ def toy(n: int, seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
     hard = rng.integers(0, 4, n).astype(np.float32) if ties else rng.random(n).astype(np.float32)
     vectors = rng.normal(size=(n, 6)).astype(np.float32)
     return hard, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def choose(hard: np.ndarray, vectors: np.ndarray, budget: int, strategy: str, *how: float, **more: Any) -> list[int]:
+    """`choose` of the package from plain arrays; `how` is alpha and trim."""
+    extra = {name: more.pop(name) for name in ("groups", "doubtful") if name in more}
+    return choose_from(Candidates(hard, vectors, **extra), budget, strategy, *how, **more)
 
 
 def slow_ranks(values: np.ndarray) -> list[float]:
@@ -67,7 +77,7 @@ def test_picks_are_distinct_repeatable_and_grow_at_the_end(strategy: str) -> Non
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_budget_of_the_whole_pool_takes_everything(strategy: str) -> None:
     hard, vectors = toy(12, 1)
-    assert sorted(choose(hard, vectors, 12, strategy, trim=0.2)) == list(range(12))
+    assert sorted(choose(hard, vectors, 12, strategy, 1.0, 0.2)) == list(range(12))
     assert sorted(choose(hard, vectors, 99, strategy)) == list(range(12))
     assert choose(hard[:1], vectors[:1], 1, strategy) == [0]
 
@@ -122,3 +132,52 @@ def test_an_answer_prior_does_not_pass_for_difficulty() -> None:
     assert sum(answers[i] == "Yes" for i in within) == 20
     hardest = sorted(range(100), key=lambda i: -difficulty[i])[:20]
     assert set(hardest) <= set(within)
+
+
+def test_ranks_within_groups_are_those_of_each_group_alone() -> None:
+    hard, _ = toy(60, 2, ties=True)
+    groups = ["Yes"] * 20 + ["No"] * 30 + ["a", None, "b", "c", "d"] * 2  # the last ten are each too few to rank
+    ranks = ranks_within(hard, groups)
+    for part in (slice(0, 20), slice(20, 50), slice(50, 60)):
+        assert ranks[part] == pytest.approx(slow_ranks(hard[part]))
+
+
+def test_doubtful_items_are_hard_and_are_not_trimmed() -> None:
+    hard, vectors = toy(100, 7)
+    doubtful = [*np.argsort(hard)[:3].tolist(), int(np.argmax(hard))]  # three that look easy, one that is trimmed
+    for strategy in ("difficulty", "bridge"):
+        assert set(doubtful) <= set(choose(hard, vectors, 8, strategy, 1.0, 0.05, doubtful=doubtful))
+    assert not set(doubtful[:3]) & set(choose(hard, vectors, 8, "difficulty", 1.0, 0.05))
+
+
+@pytest.mark.parametrize("strategy", ["bridge", "diversity", "facility-location"])
+def test_repeated_items_come_after_everything_that_is_new(strategy: str) -> None:
+    _, vectors = toy(12, 4)
+    pool = np.concatenate([vectors] * 5)
+    chosen = choose(np.full(60, 0.5, dtype=np.float32), pool, 20, strategy)
+    assert {i % 12 for i in chosen[:12]} == set(range(12))
+    assert len(set(chosen)) == 20
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_no_number_is_refused(bad: float) -> None:
+    for where in range(2):
+        hard, vectors = toy(20, 1)
+        (hard if where == 0 else vectors[:, 3])[7] = bad
+        with pytest.raises(UserError, match=r"1 of 20 items.*item 7"):
+            choose(hard, vectors, 5, "bridge")
+    with pytest.raises(UserError, match="shape"):
+        choose(hard[:5], vectors, 5, "random")
+
+
+def test_long_shortlists_and_short_ones_pick_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks change nothing: not their length, nor the size of the shortlist or of the chunks."""
+    hard, vectors = toy(400, 11)
+    for strategy in ("bridge", "diversity"):
+        expected = choose(hard, vectors, 150, strategy)
+        for shortest, block, chunk in ((4, 3, 7), (30, 200, 64), (2000, 1, 1000)):
+            monkeypatch.setattr(greedy, "SHORTEST", shortest)
+            monkeypatch.setattr(greedy, "BLOCK", block)
+            monkeypatch.setattr(greedy, "CHUNK", chunk)
+            assert choose(hard, vectors, 150, strategy) == expected
+        monkeypatch.undo()
