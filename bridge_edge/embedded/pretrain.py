@@ -1,4 +1,4 @@
-"""Pretrain the embedded base models on the general skills of `skills.py`.
+"""Pretrain the embedded base models on the general skills of `skills/`.
 
     python -m bridge_edge.embedded.pretrain tokenizer --out DIR/tok
     python -m bridge_edge.embedded.pretrain train student --tokenizer DIR/tok --out DIR/student --tokens 30e6

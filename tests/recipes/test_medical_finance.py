@@ -12,7 +12,7 @@ import pytest
 
 from bridge_edge.data.arithmetic import claims, first_error
 from bridge_edge.data.samples import Sample
-from bridge_edge.embedded import skills
+from bridge_edge.embedded.skills import material
 from bridge_edge.errors import UserError
 from bridge_edge.recipes._steps import COMPARE, FormulaTask, Kind, article, beside, points, product, show
 from bridge_edge.recipes.finance.task import TASK as FINANCE
@@ -207,7 +207,7 @@ def test_the_steps_use_the_wording_of_the_general_skills() -> None:
     rng = random.Random(4)
     for _ in range(200):
         a, b = rng.randint(2, 999), rng.randint(2, 999)
-        assert product(a, b) == skills._product(a, b)
+        assert product(a, b) == material.product(a, b)
     assert points([("fever", 1), ("cough", 2)]) == "fever +1 = 1, cough +2 = 3. Total 3."
     assert [c.kind for c in claims("fever +1 = 1. Total 1.")] == ["points", "total"]
 
