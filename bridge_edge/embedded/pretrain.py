@@ -4,6 +4,7 @@
     python -m bridge_edge.embedded.pretrain train student --tokenizer DIR/tok --out DIR/student --tokens 30e6
     python -m bridge_edge.embedded.pretrain grow DIR/student DIR/ta
     python -m bridge_edge.embedded.pretrain train ta --tokenizer DIR/tok --out DIR/ta --tokens 15e6
+    python -m bridge_edge.embedded.pretrain train ta --init bridge_edge/embedded/models/ta --tokenizer ... --out ...
     python -m bridge_edge.embedded.pretrain probe DIR/ta
 
 Training is resumable: the same command continues from `state.pt`. The learning rate is constant, then falls
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -227,7 +229,7 @@ def write_base(model: Qwen2ForCausalLM, job: Job, loss: float, state: dict[str, 
 
 @main.command("train")
 @click.argument("shape", type=click.Choice(list(SHAPES)))
-@click.option("--tokenizer", "folder", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--tokenizer", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--tokens", type=float, required=True, help="Tokens to train on (padding counted).")
 @click.option("--until", type=int, default=None, help="Stop after this step, with a checkpoint.")
@@ -239,30 +241,18 @@ def write_base(model: Qwen2ForCausalLM, job: Job, loss: float, state: dict[str, 
     "--init", type=click.Path(path_type=Path, exists=True), help="Start from this base (hub layout), not from noise."
 )
 @click.option("--save-every", type=float, default=240.0, show_default=True, help="Seconds between checkpoints.")
-def train_base(
-    shape: str,
-    folder: Path,
-    out: Path,
-    tokens: float,
-    until: int | None,
-    lr: float,
-    micro: int,
-    workers: int,
-    decay: float,
-    init: Path | None,
-    save_every: float,
-) -> None:
+def train_base(**options: Any) -> None:
     """Pretrain the base model SHAPE; the same command resumes."""
-    out.mkdir(parents=True, exist_ok=True)
-    AutoTokenizer.from_pretrained(folder).save_pretrained(out)
-    job = Job(shape, folder, out, tokens, until, lr, micro, workers, save_every, decay, init)
+    job = Job(**options)
+    job.out.mkdir(parents=True, exist_ok=True)
+    AutoTokenizer.from_pretrained(job.tokenizer).save_pretrained(job.out)
     with socket.socket() as probe_socket:
         probe_socket.bind(("127.0.0.1", 0))
         port = probe_socket.getsockname()[1]
-    if workers == 1:
+    if job.workers == 1:
         work(0, job, port)
     else:
-        multiprocessing.spawn(work, args=(job, port), nprocs=workers)
+        multiprocessing.spawn(work, args=(job, port), nprocs=job.workers)
 
 
 @main.command("grow")
