@@ -29,6 +29,7 @@ from bridge_edge.teacher.base import Request, Teacher
 from bridge_edge.teacher.batch_api import BatchTeacher
 from bridge_edge.teacher.batch_run import ask_in_batches
 from bridge_edge.teacher.make import is_structured, make_teacher
+from bridge_edge.teacher.meter import EVERY_S, Meter
 from bridge_edge.teacher.structured import read_reply
 from bridge_edge.train.models import load_tokenizer
 
@@ -88,18 +89,12 @@ def teach(ctx: Context, out: Path) -> Metrics:
     teacher, requests = make_teacher(recipe, chosen), requests_for(recipe, chosen)
     with closing(Ledger(ctx.path / LEDGER, caps_of(recipe, len(requests)), teacher.price)) as ledger:
         reused = take_over(ledger, teacher, requests, ctx.borrow())
-        with track("teacher", len(requests)) as advance:
-            shown = 0
-
-            def tell(state: Any) -> None:
-                nonlocal shown
-                advance(state.done + state.failed - shown, f"${state.totals.usd:.4f} spent, {state.failed} failed")
-                shown = state.done + state.failed
-
+        with track("teacher", len(requests), EVERY_S) as advance:
+            meter = Meter(advance, recipe.budget.usd)
             if isinstance(teacher, BatchTeacher):
-                outcome = ask_in_batches(teacher, ledger, requests, tell, say)
+                outcome = ask_in_batches(teacher, ledger, requests, meter, say)
             else:
-                outcome = ask_all(teacher, ledger, requests, ctx.concurrency, tell)
+                outcome = ask_all(meter.watch(teacher), ledger, requests, ctx.concurrency, meter)
         totals = ledger.totals()
     taught, metrics = _read_replies(recipe, chosen, outcome)
     if outcome.stopped_by == "teacher":

@@ -104,6 +104,25 @@ def distill(
     emit(as_json, summary, summary_text(summary))
 
 
+@cli.command()
+@click.argument("words", nargs=-1, metavar="recipe=NAME [scale=NAME] [key=value ...]")
+@runs_option
+@click.option("--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Teacher calls at once.")
+@json_option
+def plan(words: tuple[str, ...], runs_dir: Path, concurrency: int, as_json: bool) -> None:
+    """Say what a run would ask, cost, take and do, without doing any of it.
+
+    \b
+    bridge-edge plan recipe=legal
+    bridge-edge plan recipe=legal teacher=openai-batch teacher.model=NAME budget.usd=1.50
+    """
+    from bridge_edge.plan import plan as make_plan
+    from bridge_edge.plan_report import plan_text
+
+    found = make_plan(words, runs_dir, concurrency)
+    emit(as_json, found, plan_text(found))
+
+
 def use_threads(threads: int | None) -> None:
     """Bound torch's threads before any work; the count never enters a stage's key."""
     import torch

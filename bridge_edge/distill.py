@@ -13,6 +13,8 @@ import torch
 
 from bridge_edge.errors import UserError
 from bridge_edge.phases import Context
+from bridge_edge.plan import make_plan, read_plan, write_plan
+from bridge_edge.plan_report import comparison
 from bridge_edge.progress import say
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
@@ -32,6 +34,8 @@ def distill(
     with run.lock():
         start = time.time()
         say(f"bridge-edge distill: recipe {recipe.name}, scale {recipe.scale}, run {run.path}")
+        if read_plan(run.path) is None:
+            write_plan(run.path, make_plan(recipe, runs_dir, concurrency))
         worked = run_stages(run, recipe, Context(recipe, run.path, device, concurrency), target)
         if worked and not target:
             run.manifest["status"] = "finished"
@@ -41,11 +45,24 @@ def distill(
         elif not run.finished and not target:
             run.manifest.update(status="finished", finished=time.time())
             run.save()
-    summary = summarise(run, recipe)
+        summary = summarise(run, recipe)
+        summary["plan"] = _beside_the_plan(run, summary, worked)
     summary["worked"] = worked
     if not worked:
         say("Nothing to do: this run is finished, and no value that it depends on has changed.")
     return summary
+
+
+def _beside_the_plan(run: Run, summary: dict[str, Any], worked: int) -> dict[str, Any] | None:
+    """The run's plan, with what happened once it has ended."""
+    plan = read_plan(run.path)
+    if plan is not None and run.finished and (worked or "actual" not in plan):
+        teacher = {name: summary["teacher"][name] for name in ("queries", "tokens", "usd")}
+        seconds = round(sum(s or 0 for s in summary["seconds"].values()), 1)
+        disk = sum(p.stat().st_size for p in run.path.rglob("*") if p.is_file())
+        plan["actual"] = {**teacher, "seconds": seconds, "peak_memory_mb": summary["peak_memory_mb"], "disk": disk}
+        write_plan(run.path, plan)
+    return plan
 
 
 def check_device(name: str) -> None:
@@ -110,5 +127,7 @@ def summary_text(summary: dict[str, Any]) -> str:
         f"Time       {sum(s or 0 for s in summary['seconds'].values()):.0f} s of work, "
         f"peak memory {summary['peak_memory_mb']} MB"
     )
+    if table := comparison(summary.get("plan") or {}):
+        lines += ["", table, ""]
     lines.append("Next       bridge-edge export --format gguf")
     return "\n".join(lines)

@@ -87,6 +87,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+def run_path(runs_dir: Path, recipe: Recipe) -> Path:
+    """Where the run of a recipe lies: same resolved recipe, same directory."""
+    digest = sha256_text(canonical(recipe.model_dump(mode="json")))[:10]
+    return runs_dir / f"{recipe.name}-{digest}"
+
+
 class Run:
     """One run directory. `manifest` is the parsed manifest.json; `save()` replaces it atomically."""
 
@@ -111,8 +117,7 @@ class Run:
     @staticmethod
     def create(runs_dir: Path, recipe: Recipe) -> Run:
         """Open or make the directory of this recipe: same resolved recipe, same directory."""
-        digest = sha256_text(canonical(recipe.model_dump(mode="json")))[:10]
-        run = Run(runs_dir / f"{recipe.name}-{digest}")
+        run = Run(run_path(runs_dir, recipe))
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -125,7 +130,7 @@ class Run:
                 "schema": SCHEMA,
                 "recipe": recipe.name,
                 "scale": recipe.scale,
-                "digest": digest,
+                "digest": run.path.name.rpartition("-")[2],
                 "version": __version__,
                 "environment": environment(),
                 "created": time.time(),

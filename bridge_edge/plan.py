@@ -1,0 +1,218 @@
+"""`bridge-edge plan`: what a run will ask, cost, take and do, before any money is spent and without doing any of it.
+
+The stages are judged by their keys as `distill` judges them: finished ones are skipped, equal ones of another run are
+copied, the rest is worked; a stage behind one that is worked cannot be judged yet and counts as work. `distill` keeps
+the plan of its run in plan.json and sets it beside what happened.
+
+Not covered: the exact items (selection needs the scores) and times on a machine that no run has been made on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridge_edge import apprenticeship
+from bridge_edge.budget import Ledger
+from bridge_edge.data.pool import build_splits
+from bridge_edge.data.samples import Sample, read_jsonl
+from bridge_edge.estimate import Tokens, money, percentile, stopping_cap, tokens_of
+from bridge_edge.footprint import disk_needed, memory_needed
+from bridge_edge.host import memory_available
+from bridge_edge.phases import budget_queries
+from bridge_edge.recipe import Recipe
+from bridge_edge.recipe_io import load_recipe
+from bridge_edge.run import Run, all_runs, digest_tree, run_path, write_atomic
+from bridge_edge.stages import KEY, STAGES, stage_key
+
+FILE = "plan.json"
+ASSUMED_RATE, ASSUMED_START_S = 60.0, 1.0  # tokens a second and time to first token of an API, where nothing is known
+BATCH_S = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage: what is to be done with it and how long it took where it was done before."""
+
+    name: str
+    title: str
+    action: str  # "finished", "copy", "resume" or "work"
+    source: str = ""
+    seconds: float | None = None
+
+
+def steps(run: Run, recipe: Recipe, others: Sequence[Run]) -> list[Step]:
+    """What `distill` would do with every stage."""
+    outputs: dict[str, str] = {}
+    found = []
+    alike = [r for r in others if (r.manifest.get("recipe"), r.manifest.get("scale")) == (recipe.name, recipe.scale)]
+    for stage in STAGES:
+        seconds = _seconds(stage.name, [run, *alike])
+        if not set(stage.needs) <= set(outputs):
+            found.append(Step(stage.name, stage.title, "work", seconds=seconds))
+            continue
+        key = stage_key(stage, recipe, outputs)
+        record = run.stage(stage.name)
+        if record and record["key"] == key and run.folder(stage.name).is_dir():
+            outputs[stage.name] = record["output"]
+            found.append(Step(stage.name, stage.title, "finished", seconds=0.0))
+        elif (source := _equal(stage.name, key, run, others)) is not None:
+            outputs[stage.name] = source.manifest["stages"][stage.name]["output"]
+            found.append(Step(stage.name, stage.title, "copy", source.path.name, 0.0))
+        else:
+            marker = run.folder(f"{stage.name}.partial") / KEY
+            half = marker.exists() and marker.read_text() == key
+            found.append(Step(stage.name, stage.title, "resume" if half else "work", seconds=seconds))
+    return found
+
+
+def _equal(name: str, key: str, run: Run, others: Sequence[Run]) -> Run | None:
+    """Another run whose finished stage is the same and unchanged."""
+    if name == "teach" and (run.path / apprenticeship.LEDGER).exists():
+        return None
+    for other in others:
+        record, folder = other.stage(name), other.folder(name)
+        if record and record["key"] == key and folder.is_dir() and digest_tree(folder) == record["output"]:
+            return other
+    return None
+
+
+def _seconds(name: str, runs: Sequence[Run]) -> float | None:
+    """How long the stage took in the newest run of this recipe and scale that worked on it itself."""
+    for run in runs:
+        record = run.stage(name)
+        if record and "taken_from" not in record and record.get("seconds") is not None:
+            return float(record["seconds"])
+    return None
+
+
+def make_plan(recipe: Recipe, runs_dir: Path, concurrency: int) -> dict[str, Any]:
+    """The whole plan of a recipe as plain values."""
+    run = Run(run_path(runs_dir, recipe))
+    others = [r for r in all_runs(runs_dir) if r.path != run.path] if runs_dir.is_dir() else []
+    todo = steps(run, recipe, others)
+    pool, asked, known = _questions(run, recipe, todo, others)
+    requests = apprenticeship.requests_for(recipe, asked)
+    calls = apprenticeship.items_to_ask(recipe, budget_queries(recipe, len(pool))) * recipe.teacher.samples
+    ledgers = [p for r in [run, *others] if (p := r.path / apprenticeship.LEDGER).exists()]
+    tokens = tokens_of(recipe, asked, requests, ledgers)
+    teach = next(step for step in todo if step.name == "teach")
+    seconds = 0.0 if teach.action in ("finished", "copy") else _teacher_seconds(recipe, tokens, calls, concurrency)
+    times = {s.name: seconds if s.name == "teach" else s.seconds for s in todo}
+    parts = [t for t in times.values() if t is not None]
+    where = next(p for p in [runs_dir.resolve(), *runs_dir.resolve().parents] if p.exists())
+    return {
+        "run": str(run.path),
+        "recipe": recipe.name,
+        "scale": recipe.scale,
+        "made": time.time(),
+        "teacher": {"kind": recipe.teacher.kind, "model": recipe.teacher.model, "samples": recipe.teacher.samples},
+        "pool": len(pool),
+        "selected_known": known,
+        "calls": calls,
+        "already_paid": _paid(run),
+        "tokens": _tokens_json(tokens, calls, recipe.teacher.max_tokens, recipe.budget.tokens),
+        "usd": money(recipe, tokens, calls),
+        "stops": stopping_cap(recipe, tokens, calls, recipe.budget.queries or calls),
+        "seconds": {"teacher": seconds, "stages": times, "known": round(sum(parts), 1)},
+        "unknown_seconds": [name for name, value in times.items() if value is None],
+        "expected": recipe.expected,
+        "disk": {"needed": disk_needed(recipe, len(pool), {s.name for s in todo if s.action != "finished"}),
+                 "free": shutil.disk_usage(where).free},
+        "memory": {**memory_needed(recipe, _peaks(recipe, others)), "free": memory_available()},
+        "stages": [vars(step) for step in todo],
+    }  # fmt: skip
+
+
+def _questions(
+    run: Run, recipe: Recipe, todo: Sequence[Step], others: Sequence[Run]
+) -> tuple[list[Sample], list[Sample], bool]:
+    """The pool, and the items to count: the selected ones where the selection is made, else the whole pool."""
+
+    def folder(name: str) -> Path | None:
+        step = next(s for s in todo if s.name == name)
+        if step.action == "copy":
+            return next(r.folder(name) for r in others if r.path.name == step.source)
+        return run.folder(name) if step.action == "finished" else None
+
+    data, select = folder("data"), folder("select")
+    pool = list(read_jsonl(data / "pool.jsonl")) if data else build_splits(recipe)[0]["pool"]
+    if select is None:
+        return pool, pool, False
+    chosen = {row["id"] for row in json.loads((select / "selected.json").read_text(encoding="utf-8"))}
+    return pool, [s for s in pool if s.id in chosen], True
+
+
+def _paid(run: Run) -> dict[str, Any]:
+    path = run.path / apprenticeship.LEDGER
+    if not path.exists():
+        return {"queries": 0, "usd": 0.0}
+    with closing(Ledger(path)) as ledger:
+        totals = ledger.totals()
+    return {"queries": totals.queries, "usd": float(totals.usd)}
+
+
+def _tokens_json(tokens: Tokens, calls: int, most: int, cap: int | None) -> dict[str, Any]:
+    def spread(values: list[int]) -> dict[str, int]:
+        return {"p50": percentile(values, 0.5), "p95": percentile(values, 0.95)}
+
+    each = sum(tokens.prompts) / len(tokens.prompts) + sum(tokens.answers) / len(tokens.answers)
+    worst = sum(tokens.bounds) / len(tokens.bounds) + most
+    return {
+        "prompt": spread(tokens.prompts),
+        "answer": spread(tokens.answers),
+        "expected": round(calls * each),
+        "high": round(calls * worst),
+        "cap": cap,
+        "counted_by": tokens.counted_by,
+        "answers_from": tokens.answers_from,
+    }
+
+
+def _teacher_seconds(recipe: Recipe, tokens: Tokens, calls: int, concurrency: int) -> float | None:
+    """Time of the asking: a day at most for batches, nothing for a recording, the latency known or assumed else."""
+    kind = recipe.teacher.kind
+    if kind == "openai-batch":
+        return BATCH_S
+    if kind in ("expert", "replay"):
+        return round(0.01 * calls, 1)  # two flushed writes a call
+    if tokens.latency_s is not None:
+        return round(calls * tokens.latency_s / concurrency, 1)
+    if kind == "local":
+        return None
+    each = ASSUMED_START_S + sum(tokens.answers) / len(tokens.answers) / ASSUMED_RATE
+    return round(calls * each / concurrency, 1)
+
+
+def _peaks(recipe: Recipe, others: Sequence[Run]) -> list[float]:
+    """Peak memory of earlier runs of this recipe and scale, in bytes, as their plan.json keeps it."""
+    found = []
+    for other in others:
+        if (other.manifest.get("recipe"), other.manifest.get("scale")) == (recipe.name, recipe.scale):
+            actual = (read_plan(other.path) or {}).get("actual", {})
+            found += [actual["peak_memory_mb"] * 1e6] if actual.get("peak_memory_mb") else []
+    return found
+
+
+def read_plan(folder: Path) -> dict[str, Any] | None:
+    """The plan kept in a run folder; None where there is none that can be read."""
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_plan(folder: Path, plan: dict[str, Any]) -> None:
+    write_atomic(folder / FILE, json.dumps(plan, indent=1, sort_keys=True) + "\n")
+
+
+def plan(words: Sequence[str], runs_dir: Path, concurrency: int) -> dict[str, Any]:
+    """The plan of a command line; writes nothing."""
+    return make_plan(load_recipe(words), runs_dir, concurrency)
