@@ -43,7 +43,7 @@ def export_to(
 ) -> list[dict[str, Any]]:
     """Export `source` in each format; returns what the packages say of each, with its path."""
     from bridge_edge.export.api import export_student, resolve_quant
-    from bridge_edge.train.models import parameters
+    from bridge_edge.export.checkpoint import count_parameters
 
     if not source.exists():
         raise UserError(
@@ -52,7 +52,7 @@ def export_to(
     base = out or ((run_of(source) or source.parent) / "export")
     results = []
     for fmt in formats:
-        kind = resolve_quant(fmt, options.quant, parameters(source))
+        kind = resolve_quant(fmt, options.quant, count_parameters(source))
         wish = _wish(source, fmt, kind, options)
         folder = base / f"{fmt}-{kind.lower()}"
         key = sha256_text(f"{digest_tree(source)} {options.items} {wish!r}")

@@ -109,8 +109,10 @@ def export_student(
 def _gguf(folder: Path, partial: Path, quant: str, prompts: Prompts, threads: int | None, wish: Wish) -> Exported:
     from bridge_edge.export import quantize
     from bridge_edge.export.gguf_tokenizer import verify_tokens
+    from bridge_edge.export.gguf_writer import load_config
     from bridge_edge.export.imatrix import collect
 
+    load_config(folder)  # refuses what llama.cpp would compute otherwise, before anything is read
     check_weights(folder)
     card = Card.load(folder)
     name = re.sub(r"[^\w.-]+", "-", card.recipe if card else folder.resolve().name).strip("-.") or "student"

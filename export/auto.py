@@ -32,7 +32,7 @@ def make_auto(
     """Search, write `out`; its header, how many tensors had an importance matrix, and the search's report."""
     if wish.types:
         raise UserError("quant auto chooses the tensor types itself", "leave out --tensor, or name a type as Q4_K_M")
-    if not dev:
+    if not dev or any(s.answer is None for s in dev):
         raise UserError("quant auto needs dev items with answers", "export from a run, or choose a type as Q4_K_M")
     original = TorchRuntime(folder, threads)
     whole = out.with_suffix(".f32.gguf")

@@ -6,6 +6,7 @@ Not covered: the values of the weights, which are checked while they are written
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,35 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from bridge_edge.errors import UserError
 
 Shape = tuple[int, ...]
+MOST_LAYERS = 10_000
+
+
+def read_config(folder: Path) -> Any:
+    """The checkpoint's config; raises UserError where it cannot be read."""
+    path = folder / "config.json"
+    if not path.is_file() or not list(folder.glob("*.safetensors")):
+        raise UserError(f"{folder} is not a checkpoint", "give a folder with config.json and *.safetensors")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        layers = raw.get("num_hidden_layers", 1)
+    except (ValueError, AttributeError, RecursionError):
+        raise UserError(f"cannot read {path}: it is no JSON object", "copy it again from the source") from None
+    # Before transformers makes a list with an entry for each of a billion layers.
+    if type(layers) is not int or not 0 < layers <= MOST_LAYERS:
+        raise UserError(
+            f"config.json of {folder} asks for {layers!r} layers", f"a number up to {MOST_LAYERS} is needed"
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"cannot read {path}: {first}", "give a folder in hub layout") from None
 
 
 def count_parameters(folder: Path) -> int:
     """Weights stored in a checkpoint, a tied head counted once."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not files:
-        raise UserError(f"{folder} is not a checkpoint", "give a folder with config.json and *.safetensors")
-    tied = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).tie_word_embeddings
-    total = 0
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as handle:
-                names = [n for n in handle.keys() if not (tied and n == "lm_head.weight")]  # noqa: SIM118
-                total += sum(math.prod(handle.get_slice(n).get_shape()) for n in names)
-        except Exception as error:
-            raise UserError(f"{file} cannot be read: {error}", "save or copy the checkpoint again") from None
-    return total
+    tied = read_config(folder).tie_word_embeddings
+    return sum(math.prod(shape) for name, shape in stored(folder).items() if not (tied and name == "lm_head.weight"))
 
 
 def stored(folder: Path) -> dict[str, Shape]:
@@ -68,11 +81,14 @@ def expected(config: Any, folder: Path) -> dict[str, Shape]:
 
 def check_weights(folder: Path) -> None:
     """Every tensor that the config asks for is there, in its shape; raises UserError naming the first that is not."""
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        raise UserError(f"cannot read {folder / 'config.json'}: {error}", "give a folder in hub layout") from None
+    config = read_config(folder)
     have = stored(folder)
+    layers = getattr(config, "num_hidden_layers", 0)
+    if layers > len(have):  # before a model of thousands of layers is begun
+        raise UserError(
+            f"config.json asks for {layers} layers, {folder} has {len(have)} tensors",
+            "config.json and the weights are of different models",
+        )
     for name, shape in expected(config, folder).items():
         if name not in have:
             raise UserError(

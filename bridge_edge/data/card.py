@@ -19,6 +19,7 @@ from bridge_edge.errors import UserError
 FILE = "bridge_edge.json"
 GGUF_KEY = "bridge_edge.card"
 ANSWER = "Answer:"
+MOST_NEW = 1 << 20  # no card asks for more tokens; a larger number is damage
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,22 @@ class Card:
     @staticmethod
     def loads(text: str) -> Card:
         """Parse a card; unknown keys are ignored so that newer cards still open."""
-        data = json.loads(text)
-        known = {k: data[k] for k in Card.__dataclass_fields__ if k in data}
-        for key in ("answers", "examples"):
-            known[key] = tuple(known.get(key, ()))
-        return Card(**known)
+        try:
+            data = json.loads(text)
+            known = {k: data[k] for k in Card.__dataclass_fields__ if k in data}
+            for key in ("answers", "examples"):
+                known[key] = tuple(known.get(key, ()))
+            card = Card(**known)
+            card.columns()
+        except (ValueError, TypeError, RecursionError, AttributeError) as error:
+            raise UserError(
+                f"the task card is damaged: {error}", "export the model again, or remove the card"
+            ) from None
+        texts = (card.recipe, card.prompt, *card.answers, *card.examples)
+        tokens = card.max_new_tokens
+        if not all(isinstance(t, str) for t in texts) or not isinstance(tokens, int) or not 0 < tokens <= MOST_NEW:
+            raise UserError("the task card holds values of the wrong kind", "export the model again")
+        return card
 
     @staticmethod
     def load(folder: Path) -> Card | None:

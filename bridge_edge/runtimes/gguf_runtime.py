@@ -56,7 +56,14 @@ class GGUFRuntime:
         """The ids the exporter recorded; for files by others, every token that llama.cpp takes for an end."""
         recorded = metadata.get(EOS_KEY)
         if isinstance(recorded, str):
-            return frozenset(json.loads(recorded))
+            try:
+                ids = json.loads(recorded)
+                sound = all(type(i) is int and 0 <= i < self.vocab_size for i in ids)
+            except (ValueError, TypeError, RecursionError):
+                sound = False
+            if not sound:
+                raise UserError(f"{self.path} names end tokens {recorded[:40]!r} that it lacks", "export it again")
+            return frozenset(ids)
         return frozenset(i for i in range(self.vocab_size) if native.llama_vocab_is_eog(self._vocab, i))
 
     def encode(self, text: str) -> list[int]:

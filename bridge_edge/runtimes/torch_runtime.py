@@ -28,7 +28,12 @@ def end_tokens(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:
 
     found = [getattr(config, "eos_token_id", None), tokenizer.eos_token_id]
     if (folder / "generation_config.json").exists():
-        found.append(GenerationConfig.from_pretrained(folder).eos_token_id)
+        try:
+            found.append(GenerationConfig.from_pretrained(folder).eos_token_id)
+        except Exception as error:
+            raise UserError(
+                f"cannot read {folder / 'generation_config.json'}: {_first(error)}", "mend the file, or remove it"
+            ) from None
     ids: set[int] = set()
     for item in found:
         ids.update(item if isinstance(item, list | tuple) else [] if item is None else [item])
@@ -49,9 +54,12 @@ def chat_ids(tokenizer: Any, folder: Path, prompt: str) -> list[int]:
     """One user message through the tokenizer's chat template; the template alone places a BOS."""
     if not tokenizer.chat_template:
         raise UserError(f"the tokenizer in {folder} has no chat template", "save the tokenizer with a chat_template")
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
-    )
+    try:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+        )
+    except Exception as error:  # a template is code of the model's maker and may raise anything
+        raise UserError(f"the chat template in {folder} fails: {_first(error)}", "mend the template") from None
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
