@@ -1,7 +1,7 @@
 """The paid part of the apprenticeship: asking the teacher, training the assistant on its answers, and the gate.
 
-Answers that another run in the same folder has already paid for are taken over: they count against this run's caps
-like its own, but nothing is sent again.
+Answers that another run in the same folder has already paid for are taken over, and those in the shared cache are used;
+nothing of either is sent again (see `teacher/reuse.py` for how they are counted).
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bridge_edge.budget import AlreadyAnswered, BudgetExhausted, InFlight, Ledger
+from bridge_edge.answer_cache import MARK
+from bridge_edge.budget import Ledger
 from bridge_edge.data.encode import encode_samples
 from bridge_edge.data.pool import make_card
 from bridge_edge.data.samples import TEACHER, Sample, write_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import to_json
 from bridge_edge.phases import Context, Metrics, contradicts, fit, measure
-from bridge_edge.prices import Caps
+from bridge_edge.prices import Caps, to_usd
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
 from bridge_edge.teacher.ask import Outcome, ask_all, build_prompt
 from bridge_edge.teacher.base import Request, Teacher
 from bridge_edge.teacher.batch_api import BatchTeacher
 from bridge_edge.teacher.batch_run import ask_in_batches
-from bridge_edge.teacher.make import is_structured, make_teacher
+from bridge_edge.teacher.make import API, is_structured, make_teacher
 from bridge_edge.teacher.meter import EVERY_S, Meter
+from bridge_edge.teacher.reuse import keep, recall, shared_cache, take_over
 from bridge_edge.teacher.structured import read_reply
 from bridge_edge.train.models import load_tokenizer
 
@@ -57,29 +59,6 @@ def caps_of(recipe: Recipe, queries: int) -> Caps:
     return Caps(queries=queries, usd=recipe.budget.usd, tokens=recipe.budget.tokens)
 
 
-def take_over(ledger: Ledger, teacher: Teacher, requests: Sequence[Request], others: Sequence[Path]) -> int:
-    """Copy answers that other runs have paid for into this ledger; returns how many."""
-    taken = 0
-    for path in others:
-        try:
-            with closing(Ledger(path)) as other:
-                known = [(r, other.answer_for(teacher.request_hash(r))) for r in requests]
-        except UserError as error:  # a damaged neighbour is not this run's trouble
-            say(f"  note: cannot look for answers in {path}: {error.message}")
-            continue
-        for request, answer in known:
-            if answer is None or ledger.answer_for(answer.request_hash):
-                continue
-            try:
-                ledger.adopt(answer, request.item_id, f"taken over from {path.parent.name}", paid=True)
-            except BudgetExhausted:
-                return taken
-            except (AlreadyAnswered, InFlight):
-                continue
-            taken += 1
-    return taken
-
-
 def teach(ctx: Context, out: Path) -> Metrics:
     """Ask the teacher for exactly the selected items, within all caps."""
     recipe = ctx.recipe
@@ -87,15 +66,22 @@ def teach(ctx: Context, out: Path) -> Metrics:
     chosen = [pool[row["id"]] for row in json.loads((ctx.folder("select") / "selected.json").read_text())]
     chosen = chosen[: items_to_ask(recipe, len(chosen))]
     teacher, requests = make_teacher(recipe, chosen), requests_for(recipe, chosen)
-    with closing(Ledger(ctx.path / LEDGER, caps_of(recipe, len(requests)), teacher.price)) as ledger:
+    with (
+        closing(Ledger(ctx.path / LEDGER, caps_of(recipe, len(requests)), teacher.price)) as ledger,
+        shared_cache(ctx.cache, recipe.teacher.kind in API, ctx.path.name) as cache,
+    ):
         reused = take_over(ledger, teacher, requests, ctx.borrow())
         with track("teacher", len(requests), EVERY_S) as advance:
             meter = Meter(advance, recipe.budget.usd)
             if isinstance(teacher, BatchTeacher):
+                if cache is not None:
+                    recall(cache, ledger, teacher, requests)
                 outcome = ask_in_batches(teacher, ledger, requests, meter, say)
+                if cache is not None:
+                    keep(cache, ledger, teacher, requests)
             else:
-                outcome = ask_all(meter.watch(teacher), ledger, requests, ctx.concurrency, meter)
-        totals = ledger.totals()
+                outcome = ask_all(meter.watch(teacher), ledger, requests, ctx.concurrency, meter, cache=cache)
+        totals, cached = ledger.totals(), ledger.entered(MARK)
     taught, metrics = _read_replies(recipe, chosen, outcome)
     if outcome.stopped_by == "teacher":
         raise UserError(
@@ -116,6 +102,7 @@ def teach(ctx: Context, out: Path) -> Metrics:
         "tokens": totals.tokens,
         "usd": float(totals.usd),
         "reused": reused,
+        **({"cached": cached[0], "cached_usd": float(to_usd(cached[1]))} if cached[0] else {}),
         "failed": len(outcome.failures),
         "stopped_by": outcome.stopped_by,
         "teacher": teacher.name,

@@ -189,6 +189,13 @@ class Ledger:
         with self._file.read() as db:
             return Totals(*spend(db), *sums(db, f"WHERE state IN ('{RESERVED}', '{UNKNOWN}')"))
 
+    def entered(self, mark: str) -> tuple[int, int]:
+        """How many answers have an origin that begins with `mark`, and what they had cost at this price."""
+        with self._file.read() as db:
+            which = "FROM attempts WHERE substr(origin, 1, ?) = ?"
+            found = db.execute(f"SELECT COUNT(*), IFNULL(SUM(used_nano), 0) {which}", (len(mark), mark)).fetchone()
+        return found[0], found[1]
+
     def attempts(self) -> Iterator[dict[str, Any]]:
         """Every attempt in the order they were reserved, one dict of its columns each."""
         after = 0

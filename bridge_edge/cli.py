@@ -84,10 +84,22 @@ def cli(debug: bool) -> None:
 @runs_option
 @click.option("--device", default="cpu", show_default=True, help="Torch device, e.g. cpu or cuda.")
 @click.option("--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Teacher calls at once.")
+@click.option(
+    "--cache",
+    metavar="DIR|none",
+    default=None,
+    help="Answers bought by earlier runs (default: your own cache for API teachers, none for the others).",
+)
 @threads_option
 @json_option
 def distill(
-    words: tuple[str, ...], runs_dir: Path, device: str, concurrency: int, threads: int | None, as_json: bool
+    words: tuple[str, ...],
+    runs_dir: Path,
+    device: str,
+    concurrency: int,
+    cache: str | None,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Run both phases of a recipe; running the same command again resumes or does nothing.
 
@@ -100,7 +112,7 @@ def distill(
     from bridge_edge.distill import distill as run_distill
     from bridge_edge.distill import summary_text
 
-    summary = run_distill(words, runs_dir, device, concurrency)
+    summary = run_distill(words, runs_dir, device, concurrency, cache=cache)
     emit(as_json, summary, summary_text(summary))
 
 

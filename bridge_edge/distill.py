@@ -20,23 +20,31 @@ from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.run import Run
 from bridge_edge.stages import run_stages
+from bridge_edge.teacher.reuse import shared_cache
 
 STUDENT = "tutor"
 
 
 def distill(
-    words: Sequence[str], runs_dir: Path, device: str = "cpu", concurrency: int = 4, target: str | None = None
+    words: Sequence[str],
+    runs_dir: Path,
+    device: str = "cpu",
+    concurrency: int = 4,
+    target: str | None = None,
+    cache: str | None = None,
 ) -> dict[str, Any]:
     """Distil as the command-line words say; returns the summary that `--json` prints."""
     recipe = load_recipe(words)
     check_device(device)
+    with shared_cache(cache, paid=False, run=""):  # a folder that cannot be used is said before hours of work
+        pass
     run = Run.create(runs_dir, recipe)
     with run.lock():
         start = time.time()
         say(f"bridge-edge distill: recipe {recipe.name}, scale {recipe.scale}, run {run.path}")
         if read_plan(run.path) is None:
             write_plan(run.path, make_plan(recipe, runs_dir, concurrency))
-        worked = run_stages(run, recipe, Context(recipe, run.path, device, concurrency), target)
+        worked = run_stages(run, recipe, Context(recipe, run.path, device, concurrency, cache), target)
         if worked and not target:
             run.manifest["status"] = "finished"
             run.manifest["finished"] = time.time()
@@ -90,6 +98,8 @@ def summarise(run: Run, recipe: Recipe) -> dict[str, Any]:
             "usd": teach.get("usd"),
             "usd_cap": recipe.budget.usd,
             "tokens": teach.get("tokens"),
+            "cached": teach.get("cached", 0),
+            "cached_usd": teach.get("cached_usd", 0.0),
             "pool": stages.get("data", {}).get("metrics", {}).get("pool"),
         },
         "gate": {"accuracy": apprentice.get("dev", {}).get("accuracy"), "passed": apprentice.get("gate_passed")},
@@ -112,6 +122,8 @@ def summary_text(summary: dict[str, Any]) -> str:
             f"Teacher    {teacher['queries']} queries ({share:.1%} of {teacher['pool']}), "
             f"${teacher['usd']:.4f}{cap}, {teacher['tokens']:,} tokens"
         )
+        if teacher["cached"]:
+            lines.append(f"Cache      {teacher['cached']} of them, which had cost ${teacher['cached_usd']:.4f} before")
     for key, label in (("ta", "TA"), ("student", "Student"), ("baseline", "Baseline")):
         if key in test:
             low, high = test[key]["ci95"]

@@ -49,6 +49,7 @@ class Context:
     device: str = "cpu"
     concurrency: int = 4
     cache: str | None = None  # --cache: a folder, "none", or the default
+    cache: str | None = None  # --cache: a folder, "none", or the default
     borrow: Callable[[], list[Path]] = list
 
     def folder(self, stage: str) -> Path:

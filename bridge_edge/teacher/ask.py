@@ -20,13 +20,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+from bridge_edge.answer_cache import AnswerCache
 from bridge_edge.budget import AlreadyAnswered, Answer, BudgetExhausted, InFlight, Ledger, Reservation
 from bridge_edge.teacher.attempt import attempt, first_interrupt
 from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError
-from bridge_edge.teacher.outcome import Failure, Outcome, Policy, Progress
+from bridge_edge.teacher.outcome import Event, Failure, Job, Outcome, Policy, Progress, until
 from bridge_edge.teacher.prompt import build_prompt, sanitize
 
 __all__ = ["Failure", "Outcome", "Policy", "Progress", "ask_all", "build_prompt", "sanitize"]
@@ -42,36 +42,17 @@ def ask_all(
     concurrency: int = 4,
     progress: Callable[[Progress], None] | None = None,
     policy: Policy | None = None,
+    cache: AnswerCache | None = None,
 ) -> Outcome:
-    """Ask every request that has no answer yet, within the ledger's caps. Raises KeyboardInterrupt after Ctrl-C."""
+    """Ask every request that has no answer yet, within the ledger's caps; what `cache` holds is not asked for.
+
+    Raises KeyboardInterrupt after Ctrl-C.
+    """
     if ledger.price != teacher.price:
         raise ValueError(f"the ledger counts at {ledger.price}, the teacher {teacher.name} costs {teacher.price}")
     if concurrency < 1:
         raise ValueError("concurrency is at least 1")
-    return _Asker(teacher, ledger, requests, concurrency, progress, policy or Policy()).run()
-
-
-@dataclass
-class _Job:
-    """All requests with one hash: asked once."""
-
-    hash: str
-    requests: list[Request]
-    tries: int = 0
-    waiting_since: float | None = None
-    result: Reply | TeacherError | None = None
-
-    @property
-    def request(self) -> Request:
-        return self.requests[0]
-
-
-@dataclass(frozen=True)
-class _Event:
-    """What a worker reports: an answer, a teacher's error, or something nobody expected (a full disk, a bug)."""
-
-    job: _Job
-    result: Answer | TeacherError | Exception
+    return _Asker(teacher, ledger, requests, concurrency, progress, policy or Policy(), cache).run()
 
 
 class _Asker:
@@ -83,18 +64,19 @@ class _Asker:
         concurrency: int,
         progress: Callable[[Progress], None] | None,
         policy: Policy,
+        cache: AnswerCache | None,
     ) -> None:
-        self.teacher, self.ledger, self.concurrency = teacher, ledger, concurrency
+        self.teacher, self.ledger, self.cache, self.concurrency = teacher, ledger, cache, concurrency
         self.progress, self.policy = progress, policy
-        self.jobs: dict[str, _Job] = {}
+        self.jobs: dict[str, Job] = {}
         for request in requests:
             key = teacher.request_hash(request)
-            self.jobs.setdefault(key, _Job(key, [])).requests.append(request)
-        self.ready: deque[_Job] = deque()
-        self.later: list[tuple[float, int, _Job]] = []  # a heap by due time
+            self.jobs.setdefault(key, Job(key, [])).requests.append(request)
+        self.ready: deque[Job] = deque()
+        self.later: list[tuple[float, int, Job]] = []  # a heap by due time
         self.flying: dict[str, Reservation] = {}
-        self.work: SimpleQueue[tuple[_Job, Reservation] | None] = SimpleQueue()
-        self.events: SimpleQueue[_Event | None] = SimpleQueue()  # None: Ctrl-C
+        self.work: SimpleQueue[tuple[Job, Reservation] | None] = SimpleQueue()
+        self.events: SimpleQueue[Event | None] = SimpleQueue()  # None: Ctrl-C
         self.not_before = 0.0
         self.done = self.failed = self.failed_in_a_row = 0
         self.interrupted = False
@@ -102,8 +84,9 @@ class _Asker:
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
-        for job in self.jobs.values():
-            self._recall(job)
+        kept = [answer for job in self.jobs.values() if (answer := self._recall(job)) is not None]
+        if self.cache is not None:
+            self.cache.put(kept)  # a killed run may have stored them in its ledger alone
         self._tell()
         workers = min(self.concurrency, len(self.ready))
         for _ in range(workers):
@@ -131,27 +114,28 @@ class _Asker:
     def halted(self) -> bool:
         return self.interrupted or self.crash is not None or self.outcome.stopped_by is not None
 
-    def _recall(self, job: _Job) -> None:
+    def _recall(self, job: Job) -> Answer | None:
         """Take what the ledger holds, or queue the job."""
         if (answer := self.ledger.answer_for(job.hash)) is not None:
             self._from_ledger(job, answer)
-            return
+            return answer
         last = self.ledger.last_reply(job.hash)
         if last is not None and last.status in FINAL:
             message = f"item {job.request.item_id!r}: {last.status} reply, bought before and not asked for again"
             self._end(job, TeacherError(message, last.status, scope="item"))
         else:
             self.ready.append(job)
+        return None
 
-    def _from_ledger(self, job: _Job, answer: Answer) -> None:
+    def _from_ledger(self, job: Job, answer: Answer) -> None:
         self._accept(job, answer)
         self.outcome.from_ledger += 1
 
-    def _accept(self, job: _Job, answer: Answer) -> None:
+    def _accept(self, job: Job, answer: Answer) -> None:
         used = (answer.prompt_tokens, answer.completion_tokens)
         self._end(job, Reply(sanitize(answer.text, self.policy.max_chars), *used, answer.finish_reason, answer.model))
 
-    def _end(self, job: _Job, result: Reply | TeacherError) -> None:
+    def _end(self, job: Job, result: Reply | TeacherError) -> None:
         job.result = result
         self.done += isinstance(result, Reply)
         self.failed += isinstance(result, TeacherError)
@@ -176,12 +160,11 @@ class _Asker:
             due += [when - now for when, _, _ in self.later[:1]]
         return max(0.001, min(due))
 
-    def _launch(self, job: _Job) -> bool:
-        """Reserve and hand the first ready job to a worker; False where money is waited for or gone."""
-        request = job.request
+    def _launch(self, job: Job) -> bool:
+        """Settle the first ready job from the cache or hand it to a worker; False where money is waited for or gone."""
         try:
-            bound = self.teacher.prompt_tokens(request)
-            reservation = self.ledger.reserve(job.hash, request.item_id, bound, request.max_tokens)
+            if not self._from_cache(job):
+                self._send(job)
         except AlreadyAnswered as found:
             self._from_ledger(job, found.answer)
         except InFlight as elsewhere:
@@ -190,15 +173,31 @@ class _Asker:
             if not self.flying:
                 self.outcome.stopped_by, self.outcome.message = error.cap, str(error)
             return False
-        else:
-            job.tries += 1
-            self.flying[job.hash] = reservation
-            self.work.put((job, reservation))
-            self.outcome.asked += 1
         self.ready.popleft()
         return True
 
-    def _wait_for_other(self, job: _Job, who: str) -> None:
+    def _from_cache(self, job: Job) -> bool:
+        """Look here and not when the jobs are queued: another run may have bought the answer in the meantime."""
+        found = self.cache.get(job.hash) if self.cache is not None else None
+        if found is None:
+            return False
+        answer, origin = found
+        self._accept(job, self.ledger.adopt(answer, job.request.item_id, origin, paid=False))
+        self.outcome.from_cache += 1
+        self._tell()
+        return True
+
+    def _send(self, job: Job) -> None:
+        """Reserve, and give the job to a worker."""
+        request = job.request
+        bound = self.teacher.prompt_tokens(request)
+        reservation = self.ledger.reserve(job.hash, request.item_id, bound, request.max_tokens)
+        job.tries += 1
+        self.flying[job.hash] = reservation
+        self.work.put((job, reservation))
+        self.outcome.asked += 1
+
+    def _wait_for_other(self, job: Job, who: str) -> None:
         now = time.monotonic()
         job.waiting_since = now if job.waiting_since is None else job.waiting_since
         if now - job.waiting_since > self.policy.elsewhere_s:
@@ -207,10 +206,10 @@ class _Asker:
         else:
             self._postpone(job, now + POLL_S)
 
-    def _postpone(self, job: _Job, due: float) -> None:
+    def _postpone(self, job: Job, due: float) -> None:
         heapq.heappush(self.later, (due, id(job), job))
 
-    def _hear(self, event: _Event | None) -> None:
+    def _hear(self, event: Event | None) -> None:
         if event is None:
             self.interrupted = True
             return
@@ -224,12 +223,12 @@ class _Asker:
             self.crash = event.result
         self._tell()
 
-    def _missed(self, job: _Job, error: TeacherError) -> None:
+    def _missed(self, job: Job, error: TeacherError) -> None:
         """Retry, give up on the item, or stop."""
         policy, pause = self.policy, error.retry_after or 0.0
         if error.retryable and pause > policy.longest_pause_s:
             self._end(job, error)
-            self._stop(f"the teacher asks to wait {pause:.0f} s; run the same command again after that")
+            self._stop(f"the teacher asks to wait {until(pause)}; run the same command again after that")
         elif error.retryable and job.tries <= policy.retries:
             due = time.monotonic() + max(pause, policy.wait(job.tries))
             if pause:  # meant for all of us, not for this request alone
@@ -252,9 +251,11 @@ class _Asker:
             job, reservation = task
             try:
                 result = attempt(self.teacher, self.ledger, job.request, reservation)
-                self.events.put(_Event(job, result))
+                if self.cache is not None and isinstance(result, Answer):
+                    self.cache.put([result])
+                self.events.put(Event(job, result))
             except Exception as error:
-                self.events.put(_Event(job, error))
+                self.events.put(Event(job, error))
 
     def _drain(self) -> None:
         while self.flying:

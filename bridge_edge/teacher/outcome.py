@@ -1,12 +1,13 @@
-"""What the asking loop is told and what it gives back: patience, progress, failures and the outcome."""
+"""The nouns of the asking loop: what it is told (patience), what it works on (jobs, events), and what it gives back."""
 
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass, field
 
-from bridge_edge.budget import Totals
-from bridge_edge.teacher.base import Reply
+from bridge_edge.budget import Answer, Totals
+from bridge_edge.teacher.base import Reply, Request, TeacherError
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,38 @@ class Policy:
     def wait(self, tries: int) -> float:
         """Exponential backoff with jitter, so that many clients do not come back together."""
         return min(self.most_wait_s, self.first_wait_s * 2.0 ** (tries - 1)) * random.uniform(0.75, 1.0)
+
+
+def until(pause_s: float) -> str:
+    """A long pause in words, with the time of day at which it ends."""
+    try:
+        end = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time.time() + pause_s))
+    except (OverflowError, ValueError, OSError):  # further than a calendar goes
+        return "without end" if pause_s == float("inf") else f"{pause_s:.0f} s"
+    return f"{pause_s:.0f} s, until {end}"
+
+
+@dataclass
+class Job:
+    """All requests with one hash: asked once."""
+
+    hash: str
+    requests: list[Request]
+    tries: int = 0
+    waiting_since: float | None = None
+    result: Reply | TeacherError | None = None
+
+    @property
+    def request(self) -> Request:
+        return self.requests[0]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a worker reports: an answer, a teacher's error, or something nobody expected (a full disk, a bug)."""
+
+    job: Job
+    result: Answer | TeacherError | Exception
 
 
 @dataclass(frozen=True)
@@ -55,4 +88,5 @@ class Outcome:
     message: str = ""
     asked: int = 0
     from_ledger: int = 0
+    from_cache: int = 0
     left: int = 0

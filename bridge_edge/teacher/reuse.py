@@ -1,0 +1,79 @@
+"""Answers that need not be bought: those of other runs in the same folder, and those in the user's shared cache.
+
+The two are counted differently. Runs in one folder are one piece of work that grows, say from 100 to 200 queries, so
+what the former run paid counts against the caps of the latter as if it had been paid again: a cap means the whole. The
+cache holds what other work paid for; an answer from it takes up a query, but no tokens and no money.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from bridge_edge.answer_cache import AnswerCache, open_cache
+from bridge_edge.budget import AlreadyAnswered, BudgetExhausted, InFlight, Ledger
+from bridge_edge.errors import UserError
+from bridge_edge.progress import say
+from bridge_edge.teacher.base import Request, Teacher
+
+
+def take_over(ledger: Ledger, teacher: Teacher, requests: Sequence[Request], others: Sequence[Path]) -> int:
+    """Copy answers that other runs have paid for into this ledger; returns how many."""
+    taken = 0
+    for path in others:
+        try:
+            with closing(Ledger(path)) as other:
+                known = [(r, other.answer_for(teacher.request_hash(r))) for r in requests]
+        except UserError as error:  # a damaged neighbour is not this run's trouble
+            say(f"  note: cannot look for answers in {path}: {error.message}")
+            continue
+        for request, answer in known:
+            if answer is None or ledger.answer_for(answer.request_hash):
+                continue
+            try:
+                ledger.adopt(answer, request.item_id, f"taken over from {path.parent.name}", paid=True)
+            except BudgetExhausted:
+                return taken
+            except (AlreadyAnswered, InFlight):
+                continue
+            taken += 1
+    return taken
+
+
+@contextmanager
+def shared_cache(choice: str | None, paid: bool, run: str) -> Iterator[AnswerCache | None]:
+    """The cache by `--cache` (see `open_cache`); says so where a run has to do without it."""
+    found = open_cache(choice, paid, run)
+    if isinstance(found, UserError):
+        say(f"  note: going on without the cache of answers: {found}")
+        found = None
+    try:
+        yield found
+    finally:
+        if found is not None:
+            if found.trouble is not None:
+                say(f"  note: the cache of answers was left aside: {found.trouble}")
+            found.close()
+
+
+def recall(cache: AnswerCache, ledger: Ledger, teacher: Teacher, requests: Sequence[Request]) -> None:
+    """Enter in the ledger what the cache holds, in the order of the requests, until a cap is reached.
+
+    For a teacher that answers in batches; `ask_all` looks the requests up one by one as it comes to them.
+    """
+    for request in requests:
+        if (found := cache.get(teacher.request_hash(request))) is not None:
+            answer, origin = found
+            try:
+                ledger.adopt(answer, request.item_id, origin, paid=False)
+            except BudgetExhausted:
+                return
+            except (AlreadyAnswered, InFlight):
+                continue
+
+
+def keep(cache: AnswerCache, ledger: Ledger, teacher: Teacher, requests: Sequence[Request]) -> None:
+    """Put into the cache what the ledger holds of these requests."""
+    found = (ledger.answer_for(teacher.request_hash(request)) for request in requests)
+    cache.put([answer for answer in found if answer is not None])
