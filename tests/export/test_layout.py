@@ -1,0 +1,67 @@
+"""What lies beside an exported file: true checksums, a template that frames as the tokenizer does, a card."""
+
+import json
+import subprocess
+
+import pytest
+from transformers import AutoTokenizer
+
+from bridge_edge.data.samples import Sample
+from bridge_edge.export.api import Exported, export_student
+from bridge_edge.export.layout import around
+from bridge_edge.export.wish import Wish
+from tests import tiny
+
+QUESTION = "Is 7 > 5?"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    place = tmp_path_factory.mktemp("layout")
+    folder = tiny.checkpoint(place / "m")
+    wish = Wish(facts={"Teacher": ("3 queries, $0.02",), "license": ("apache-2.0",)})
+    return export_student(folder, place / "out", "gguf", "Q8_0", [Sample(QUESTION, "yes")], 1, wish)
+
+
+def test_checksums_hold(made: Exported) -> None:
+    folder = made.path.parent
+    command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(line.split(": ")[0] for line in done.stdout.splitlines()) == sorted(
+        p.name for p in folder.iterdir() if p.name != "SHA256SUMS"
+    )
+
+
+def test_ollamas_template_frames_as_the_tokenizer_does(made: Exported) -> None:
+    folder = made.path.parent
+    template = (folder / "template").read_text()
+    tokenizer = AutoTokenizer.from_pretrained(folder.parent / "m")
+    message = [{"role": "user", "content": QUESTION}]
+    wanted = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    assert template.replace("{{ .Prompt }}", QUESTION) == wanted
+    lines = (folder / "Modelfile").read_text()
+    assert lines.startswith("FROM ./toy-Q8_0.gguf\n")
+    assert template in lines
+    assert json.loads((folder / "params").read_text())["stop"] == ["<|im_end|>"]
+    assert 'PARAMETER stop "<|im_end|>"' in lines
+
+
+def test_a_template_that_does_more_is_left_out() -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = "{{ messages[0]['content'] }} {{ messages[0]['content'] }}"
+    assert around(tokenizer) is None
+    tokenizer.chat_template = "{{ messages[0]['content'] | upper }}"
+    assert around(tokenizer) is None
+    tokenizer.chat_template = "A {{ messages[0]['content'] }} B"
+    assert around(tokenizer) == ("A ", " B")
+
+
+def test_the_card_says_what_was_measured_and_what_was_not(made: Exported) -> None:
+    text = (made.path.parent / "README.md").read_text()
+    assert text.startswith("---\nlicense: apache-2.0\n")
+    assert "- 3 queries, $0.02" in text
+    assert f"{made.bytes / 2**20:.2f} MiB" in text
+    assert "accuracy on 1 dev items" in text
+    assert "The other ways were not tested here" in text
+    assert str(made.path.parent.parent) not in text
