@@ -27,10 +27,12 @@ from bridge_edge.embedded.skills import documents
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores, records_json, score, to_json
 from bridge_edge.generate.engine import generate
-from bridge_edge.progress import track
-from bridge_edge.recipe import ModelSpec, Recipe
+from bridge_edge.progress import say, track
+from bridge_edge.recipe import OWN_EMBEDDINGS, ModelSpec, Recipe
 from bridge_edge.run import sha256_file
-from bridge_edge.select.score import score_pool
+from bridge_edge.select.consistency import Check, doubtful_items, to_check, told
+from bridge_edge.select.embed import sentence_vectors, stored
+from bridge_edge.select.score import Scoring, score_pool, truth
 from bridge_edge.select.strategies import Candidates, choose
 from bridge_edge.train.batches import ANSWER, RATIONALE, Encoded
 from bridge_edge.train.loop import Plan, train
@@ -48,7 +50,6 @@ class Context:
     path: Path
     device: str = "cpu"
     concurrency: int = 4
-    cache: str | None = None  # --cache: a folder, "none", or the default
     cache: str | None = None  # --cache: a folder, "none", or the default
     borrow: Callable[[], list[Path]] = list
 
@@ -165,14 +166,30 @@ def score_stage(ctx: Context, out: Path) -> Metrics:
     """Difficulty and embeddings of the whole pool under the warmed-up TA."""
     recipe, source = ctx.recipe, str(ctx.folder("warmup"))
     pool = ctx.samples("data", "pool")
-    model = load_model(source, ctx.device)
+    spec, tokenizer, model = recipe.select, load_tokenizer(source), load_model(source, ctx.device)
     with track("scoring", len(pool)) as advance:
-        hard, vectors = score_pool(
-            model, load_tokenizer(source), pool, recipe.task.answers, recipe.select.difficulty, advance
+        scored = score_pool(
+            model, tokenizer, pool, recipe.task.answers, Scoring(spec.difficulty, spec.samples, recipe.seed), advance
         )
+    hard, vectors = scored.difficulty, scored.vectors
+    metrics: Metrics = {"difficulty_mean": round(float(hard.mean()), 4)}
+    metrics["difficulty_p95"] = round(float(np.percentile(hard, 95)), 4)
+    doubtful: list[int] = []
+    if recipe.data.labels == "gold":
+        metrics |= truth(pool, scored)
+    else:
+        check = Check(spec.check, spec.samples, recipe.task.max_new_tokens, recipe.seed)
+        with track("self-consistency", max(1, len(to_check(hard, check)))) as advance:
+            doubtful, report = doubtful_items(model, tokenizer, pool, recipe.task.answers, scored, check, advance)
+        metrics["self_consistency"] = report
+        say("  " + told(report, len(pool)))
+    if spec.embeddings != OWN_EMBEDDINGS:
+        with track("embeddings", len(pool)) as advance:
+            vectors = sentence_vectors(spec.embeddings, [s.prompt for s in pool], ctx.device, advance)
     np.save(out / "difficulty.npy", hard)
     np.save(out / "embeddings.npy", vectors.astype(np.float16))
-    return {"difficulty_mean": round(float(hard.mean()), 4), "difficulty_p95": round(float(np.percentile(hard, 95)), 4)}
+    np.save(out / "doubtful.npy", np.array(doubtful, dtype=np.int64))
+    return metrics
 
 
 def budget_queries(recipe: Recipe, pool: int) -> int:
@@ -187,15 +204,14 @@ def budget_queries(recipe: Recipe, pool: int) -> int:
 def select(ctx: Context, out: Path) -> Metrics:
     """Choose the items that are put to the teacher."""
     recipe = ctx.recipe
-    pool = ctx.samples("data", "pool")
-    hard = np.load(ctx.folder("score") / "difficulty.npy")
-    vectors = np.load(ctx.folder("score") / "embeddings.npy").astype(np.float32)
-    spec = recipe.select
-    groups = [s.answer for s in pool] if recipe.data.labels == "gold" else None
-    queries = budget_queries(recipe, len(pool))
-    candidates = Candidates(hard, vectors, groups)
+    known = [(s.id, s.answer) for s in read_jsonl(ctx.folder("data") / "pool.jsonl")]  # texts are not needed here
+    score, spec = ctx.folder("score"), recipe.select
+    hard = np.load(score / "difficulty.npy")
+    groups = [answer for _, answer in known] if recipe.data.labels == "gold" else None
+    candidates = Candidates(hard, stored(score / "embeddings.npy"), groups, np.load(score / "doubtful.npy").tolist())
+    queries = budget_queries(recipe, len(known))
     chosen = choose(candidates, queries, spec.strategy, spec.alpha, spec.trim, recipe.seed)
-    rows = [{"id": pool[i].id, "rank": k, "difficulty": round(float(hard[i]), 5)} for k, i in enumerate(chosen)]
+    rows = [{"id": known[i][0], "rank": k, "difficulty": round(float(hard[i]), 5)} for k, i in enumerate(chosen)]
     (out / "selected.json").write_text(json.dumps(rows, indent=0))
     return {"selected": len(chosen), "difficulty_mean": round(float(hard[chosen].mean()), 4)}
 

@@ -166,6 +166,9 @@ class WarmupSpec(Spec):
     lr: float = Field(5e-4, gt=0)
 
 
+OWN_EMBEDDINGS = "ta"
+
+
 class SelectSpec(Spec):
     """Which items are put to the teacher."""
 
@@ -174,7 +177,9 @@ class SelectSpec(Spec):
     ] = "bridge"
     difficulty: Literal["loss", "entropy", "token-entropy", "margin", "pass-rate", "disagreement"] = "loss"
     samples: int = Field(8, ge=2, le=64, description="answers drawn an item: pass-rate, disagreement and the check")
-    embeddings: str = Field("ta", min_length=1, description="ta: its hidden states; else a sentence-transformers model")
+    embeddings: str = Field(
+        OWN_EMBEDDINGS, min_length=1, description="ta: its hidden states; else a sentence-transformers model"
+    )
     check: int = Field(200, ge=0, description="easy items without labels that are put to the self-consistency check")
     alpha: float = Field(0.5, ge=0, le=1, description="weight of difficulty against diversity")
     trim: float = Field(0.03, ge=0, lt=0.5, description="share of the hardest items dropped as probable label noise")

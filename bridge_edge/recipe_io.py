@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from bridge_edge.errors import UserError, unknown
-from bridge_edge.recipe import Recipe, TeacherSpec
+from bridge_edge.recipe import OWN_EMBEDDINGS, Recipe, TeacherSpec
 
 SELECTORS = ("recipe", "scale", "teacher")
 
@@ -193,7 +193,7 @@ def _teacher(value: str) -> dict[str, Any]:
 
 
 PATHS = ("data.path", "data.test_path", "teacher.path")
-MODELS = ("ta.model", "student.model", "teacher.tokenizer")
+MODELS = ("ta.model", "student.model", "teacher.tokenizer", "select.embeddings")
 
 
 def _anchor_paths(body: dict[str, Any], path: Path) -> None:
@@ -215,6 +215,8 @@ def _anchor_paths(body: dict[str, Any], path: Path) -> None:
 
 def _from_here(key: str, value: Any) -> Any:
     """Paths on the command line are relative to where it is run; stored whole, since recipe.yaml lies elsewhere."""
+    if key == "select.embeddings" and value == OWN_EMBEDDINGS:
+        return value
     if isinstance(value, str) and value and (key in PATHS or (key in MODELS and Path(value).is_dir())):
         return str(Path(value).expanduser().resolve())
     return value

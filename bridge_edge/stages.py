@@ -20,11 +20,12 @@ from bridge_edge import annotation, apprenticeship, phases
 from bridge_edge.memory import release
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.progress import say
-from bridge_edge.recipe import Recipe
+from bridge_edge.recipe import OWN_EMBEDDINGS, Recipe
 from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, sha256_file, sha256_text
 from bridge_edge.train.models import locate
 
 KEY = "stage.json"
+SCORED = ("select.difficulty", "select.samples", "select.embeddings", "select.check")
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ STAGES = (
         "score",
         "Difficulty and embeddings of the pool",
         phases.score_stage,
-        ("select.difficulty", "task.answers"),
+        (*SCORED, "task.answers", "task.max_new_tokens", "data.labels", "seed"),
         ("data", "warmup"),
+        version=2,
     ),
     Stage(
         "select",
@@ -67,7 +69,7 @@ STAGES = (
         phases.select,
         ("select", "budget", "data.labels", "seed"),
         ("data", "score"),
-        version=2,
+        version=3,
     ),
     Stage(
         "teach",
@@ -142,6 +144,9 @@ def _base_digest(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
     teacher = Path(recipe.teacher.model)
     if "teacher" in reads and recipe.teacher.kind == "local" and teacher.exists():
         digests["teacher"] = digest_tree(teacher)
+    named = recipe.select.embeddings
+    if "select.embeddings" in reads and named != OWN_EMBEDDINGS and Path(named).is_dir():
+        digests["select.embeddings"] = digest_tree(Path(named))
     return digests
 
 

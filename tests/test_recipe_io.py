@@ -140,6 +140,8 @@ def test_an_unknown_key_without_a_near_one_lists_the_choices() -> None:
         ("scale=egde", "did you mean 'edge'"),
         ("scale=nowhere.yaml", "no file"),
         ("data.labels=none", "select.difficulty=entropy"),
+        ("select.difficulty=hard", "'pass-rate'"),
+        ("select.samples=1", "select.samples"),
         ("budget", "key=value"),
         ("=5", "key=value"),
         ("task.answers=[Yes", "task.answers"),
@@ -147,6 +149,13 @@ def test_an_unknown_key_without_a_near_one_lists_the_choices() -> None:
 )
 def test_bad_values_are_named(word: str, says: str) -> None:
     assert says in refused("recipe=legal", word)
+
+
+def test_difficulties_that_need_labels_are_refused_without() -> None:
+    for measure, others in (("loss", "disagreement"), ("pass-rate", "margin")):
+        assert others in refused("recipe=legal", "data.labels=none", f"select.difficulty={measure}")
+    for measure in ("entropy", "token-entropy", "margin", "disagreement"):
+        assert load_recipe(["recipe=legal", "data.labels=none", f"select.difficulty={measure}"])
 
 
 def test_a_recipe_must_be_named_and_known(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def test_stages_read_what_exists_and_need_what_came_before() -> None:
         ("ta.precision=fp32", {"warmup", "apprentice", "annotate"}),
         ("select.alpha=0.9", {"select"}),
         ("select.difficulty=entropy", {"score", "select"}),
+        ("select.embeddings=owner/model", {"score", "select"}),
+        ("select.strategy=typiclust", {"select"}),
         ("budget.queries=17", {"select", "teach"}),
         ("teacher.style=brief", {"teach"}),
         ("annotate.keep=all", {"annotate"}),

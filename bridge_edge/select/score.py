@@ -1,31 +1,82 @@
-"""Difficulty and embeddings of the pool, from one pass of the warmed-up assistant over it; no teacher call.
+"""Difficulty and embeddings of the pool, from the warmed-up assistant alone; no teacher call.
 
 BRIDGE (arXiv 2512.20403) balances predictive difficulty and semantic diversity with local inference only. Its code is
-not public; the exact scores are our choice: mean token NLL of the gold answer (labelled pools), or the entropy over
-the answer options (unlabelled pools); embeddings are mean-pooled last hidden states of the prompt, L2-normalised.
+not public; the scores are our choice (measures.py), with the loss on the gold answer as default. Embeddings are mean-
+pooled last hidden states of the prompt, L2-normalised, which cost nothing here; embed.py has others.
+
+An answer is asked for directly ("Answer: X" after the prompt), which is what the warm-up taught. Where the options are
+known, one pass an option gives every measure. Not covered: difficulty of the rationale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bridge_edge.data.card import ANSWER, normal
 from bridge_edge.data.encode import prompt_ids
 from bridge_edge.data.samples import Sample
 from bridge_edge.memory import trim
 from bridge_edge.parallel import side_by_side
 from bridge_edge.progress import Advance
+from bridge_edge.select import measures
+from bridge_edge.select.sampling import draw
 from bridge_edge.train.batches import bucket
 from bridge_edge.train.loop import use_bf16
+
+LONGEST_ANSWER = 24
+"""Tokens of a free-form answer that is sampled or decoded."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How difficulty is measured: the name of the measure, the answers drawn for the sampled ones, the seed."""
+
+    difficulty: str
+    samples: int = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Difficulty (n,) and embeddings (n, H), both float32, and the direct answers where they were read."""
+
+    difficulty: np.ndarray
+    vectors: np.ndarray
+    direct: list[str] | None = None
+
+
+@dataclass
+class Readings:
+    """Of o tails after each of n prompts: mean and summed NLL and mean token entropy (n, o); entropy and margin (n,)
+    of the token that follows the last tail; the pooled prompt states (n, H)."""
+
+    mean: np.ndarray
+    total: np.ndarray
+    entropy: np.ndarray
+    next_entropy: np.ndarray
+    next_margin: np.ndarray
+    vectors: np.ndarray
+
+    @staticmethod
+    def empty(items: int, tails: int, width: int) -> Readings:
+        shapes = [(items, tails)] * 3 + [(items,)] * 2 + [(items, width)]
+        return Readings(*(np.zeros(shape, dtype=np.float32) for shape in shapes))
 
 
 def option_ids(tokenizer: PreTrainedTokenizerBase, options: Sequence[str]) -> list[list[int]]:
     """Token ids of "Answer: X" for each option."""
-    return tokenizer([f"Answer: {o}" for o in options], add_special_tokens=False)["input_ids"]
+    return tokenizer([f"{ANSWER} {o}" for o in options], add_special_tokens=False)["input_ids"]
+
+
+def marker_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of what stands before an answer."""
+    return tokenizer([ANSWER], add_special_tokens=False)["input_ids"][0]
 
 
 def score_pool(
@@ -33,84 +84,148 @@ def score_pool(
     tokenizer: PreTrainedTokenizerBase,
     pool: Sequence[Sample],
     answers: Sequence[str],
-    difficulty: str,
+    how: Scoring,
     advance: Advance,
     max_tokens: int = 4096,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Difficulty (n,) float32 and embeddings (n, H) float32 of the pool.
-
-    `loss`: mean NLL of the tokens of the gold answer. `entropy`: entropy of the distribution over the options
-    (softmax of their summed log-probabilities), or, without options, of the first answer token.
-    """
-    prompts = prompt_ids(tokenizer, [s.prompt for s in pool])
-    if difficulty == "loss":
+) -> Scored:
+    """Difficulty of the pool by one of the measures, and its embeddings."""
+    prompts, marker = prompt_ids(tokenizer, [s.prompt for s in pool]), marker_ids(tokenizer)
+    name = how.difficulty
+    if name == "loss":
         tails = [[t] for t in option_ids(tokenizer, [s.answer or "" for s in pool])]
+        found = read(model, prompts, tails, len(marker), advance, max_tokens)
+        return Scored(found.mean[:, 0], found.vectors)
+    options = option_ids(tokenizer, answers) if answers else [marker]
+    found = read(model, prompts, [options] * len(pool), len(marker), advance, max_tokens)
+    direct, votes = None, None
+    if answers:
+        p = measures.option_probabilities(found.total)
+        best = p.argmax(1)
+        direct = [answers[k] for k in best]
+        table = {"entropy": measures.entropy(p), "margin": measures.margin(p)}
+        table["token-entropy"] = found.entropy[np.arange(len(pool)), best]
+        if name in measures.SAMPLED:
+            votes = measures.draw_options(p, answers, how.samples, how.seed)
     else:
-        marker = tokenizer(["Answer:"], add_special_tokens=False)["input_ids"]
-        tails = [option_ids(tokenizer, answers) if answers else marker] * len(pool)
-    hard = np.zeros(len(pool), dtype=np.float32)
-    vectors = np.zeros((len(pool), model.config.get_text_config().hidden_size), dtype=np.float32)
+        table = {"entropy": found.next_entropy, "margin": found.next_margin}
+        if name == "token-entropy":
+            replies = answer_directly(model, tokenizer, prompts, 1, how.seed, 0.0)
+            tails = [[marker + one] for [one] in replies]
+            table[name] = read(model, prompts, tails, len(marker), lambda *_: None, max_tokens).entropy[:, 0]
+        elif name in measures.SAMPLED:
+            votes = texts(tokenizer, answer_directly(model, tokenizer, prompts, how.samples, how.seed, 1.0))
+    if votes is not None:
+        gold = [s.answer for s in pool]
+        table[name] = measures.pass_rate(votes, gold) if name == "pass-rate" else measures.disagreement(votes)
+    return Scored(table[name].astype(np.float32), found.vectors, direct)
+
+
+def answer_directly(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    samples: int,
+    seed: int,
+    temperature: float,
+) -> list[list[list[int]]]:
+    """Free-form answers without a rationale: what follows "Answer:", up to the end of turn."""
+    marker, ends = marker_ids(tokenizer), frozenset([tokenizer.eos_token_id])
+    return draw(model, [p + marker for p in prompts], samples, LONGEST_ANSWER, ends, seed, temperature)
+
+
+def texts(tokenizer: PreTrainedTokenizerBase, replies: Sequence[Sequence[list[int]]]) -> list[list[str]]:
+    """The first line of each reply."""
+    return [[(str(tokenizer.decode(r, skip_special_tokens=True)).strip().splitlines() or [""])[0] for r in row]
+            for row in replies]  # fmt: skip
+
+
+def read(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    tails: Sequence[Sequence[list[int]]],
+    skip: int,
+    advance: Advance,
+    max_tokens: int,
+) -> Readings:
+    """One forward pass for each tail of each prompt; the first `skip` tokens of a tail do not count for its entropy."""
+    width = model.config.get_text_config().hidden_size
+    found = Readings.empty(len(prompts), max(map(len, tails)), width)
     lengths = [len(p) + max(len(t) for t in ts) for p, ts in zip(prompts, tails, strict=True)]
     bf16 = use_bf16("auto", model.device)
+    model.eval()
 
     def work(rows: list[int]) -> list[int]:
-        per_option = []
         with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            for option in range(max(len(tails[i]) for i in rows)):
-                nll, vectors[rows], entropy = _forward(
-                    model, [prompts[i] for i in rows], [tails[i][option] for i in rows]
-                )
-                per_option.append(nll)
-        if difficulty == "loss":
-            hard[rows] = per_option[0][0]
-        elif len(per_option) > 1:
-            hard[rows] = _entropy(np.stack([total for _, total in per_option]))
-        else:
-            hard[rows] = entropy
+            for k in range(len(tails[rows[0]])):
+                _forward(model, [prompts[i] for i in rows], [tails[i][k] for i in rows], skip, found, (rows, k))
         return rows
 
     with side_by_side(model) as run:
-        for rows in run(work, bucket(lengths, max_tokens, range(len(pool)))):
+        for rows in run(work, bucket(lengths, max_tokens, range(len(prompts)))):
             advance(len(rows), "")
             trim()
-    return hard, vectors
+    return found
 
 
 def _forward(
-    model: PreTrainedModel, prompts: list[list[int]], tails: list[list[int]]
-) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
-    """((mean NLL, summed NLL) of each tail, pooled prompt states, entropy of the token after the tail)."""
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    tails: list[list[int]],
+    skip: int,
+    found: Readings,
+    where: tuple[list[int], int],
+) -> None:
+    """Write the readings of one batch to rows and column `where` of `found`."""
     width = max(len(p) + len(t) for p, t in zip(prompts, tails, strict=True))
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    in_prompt = torch.zeros(len(prompts), width, dtype=torch.bool)
-    in_tail = torch.zeros(len(prompts), width, dtype=torch.bool)
+    in_prompt, in_tail, counted = (torch.zeros(len(prompts), width, dtype=torch.bool) for _ in range(3))
     for row, (p, t) in enumerate(zip(prompts, tails, strict=True)):
-        ids[row, : len(p) + len(t)] = torch.tensor(p + t)
+        end = len(p) + len(t)
+        ids[row, :end] = torch.tensor(p + t)
         in_prompt[row, : len(p)] = True
-        in_tail[row, len(p) : len(p) + len(t)] = True
-    ids, in_prompt, in_tail = (x.to(model.device) for x in (ids, in_prompt, in_tail))
+        in_tail[row, len(p) : end] = True
+        counted[row, len(p) + min(skip, len(t) - 1) : end] = True
+    ids, in_prompt, in_tail, counted = (x.to(model.device) for x in (ids, in_prompt, in_tail, counted))
     hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state  # (B, T, H)
     counts = in_prompt.sum(1, keepdim=True)
     pooled = (hidden.float() * in_prompt[..., None]).sum(1) / counts  # (B, H)
     head = model.get_output_embeddings()
     before = in_tail[:, 1:]  # position t predicts t + 1
-    logits = head(hidden[:, :-1][before]).float()
-    nll = F.cross_entropy(logits, ids[:, 1:][before], reduction="none")
-    total = torch.zeros(len(prompts), device=nll.device).index_add_(0, torch.nonzero(before)[:, 0], nll)
-    sizes = in_tail.sum(1)
+    logs = head(hidden[:, :-1][before]).float().log_softmax(-1)  # (tokens, V)
+    nll = F.nll_loss(logs, ids[:, 1:][before], reduction="none")
+    rows = torch.nonzero(before)[:, 0]
+
+    def summed(values: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(prompts), device=values.device).index_add_(0, rows, values)
+
+    weight = counted[:, 1:][before].float()
+    total, sizes = summed(nll), in_tail.sum(1)
     last = hidden[torch.arange(len(prompts)), counts[:, 0] + sizes - 1]
-    after = head(last).float().log_softmax(-1)
-    entropy = -(after.exp() * after).sum(-1)
-    return (
-        ((total / sizes).cpu().numpy(), total.cpu().numpy()),
-        F.normalize(pooled, dim=-1).cpu().numpy(),
-        entropy.cpu().numpy(),
-    )
+    after = head(last).float().softmax(-1)  # (B, V)
+    best = after.topk(2, -1).values
+    at, k = where
+    found.total[at, k] = total.cpu().numpy()
+    found.mean[at, k] = (total / sizes).cpu().numpy()
+    found.entropy[at, k] = (summed(_entropies(logs.exp()) * weight) / summed(weight)).cpu().numpy()
+    found.next_entropy[at] = _entropies(after).cpu().numpy()
+    found.next_margin[at] = (1 - (best[:, 0] - best[:, 1])).cpu().numpy()
+    found.vectors[at] = F.normalize(pooled, dim=-1).cpu().numpy()
 
 
-def _entropy(nll: np.ndarray) -> np.ndarray:
-    """Entropy over options (k, n) of the softmax of the negated summed NLL."""
-    logits = -nll
-    logits = logits - logits.max(0)
-    p = np.exp(logits) / np.exp(logits).sum(0)
-    return -(p * np.log(np.clip(p, 1e-12, 1))).sum(0)
+def _entropies(p: torch.Tensor) -> torch.Tensor:
+    return torch.special.entr(p).sum(-1)
+
+
+def truth(pool: Sequence[Sample], scored: Scored) -> dict[str, float]:
+    """How often the direct answers are right, over all labelled items and among the easiest quarter of the pool."""
+    if scored.direct is None:
+        return {}
+    right = np.array([s.answer is not None and normal(d) == normal(s.answer)
+                      for s, d in zip(pool, scored.direct, strict=True)])  # fmt: skip
+    known = np.array([s.answer is not None for s in pool])
+    easy = known & (scored.difficulty <= np.quantile(scored.difficulty, 0.25))
+    shares = {"direct_accuracy": known, "easy_but_wrong": easy}
+    values = {name: float(right[mask].mean()) for name, mask in shares.items() if mask.any()}
+    if "easy_but_wrong" in values:
+        values["easy_but_wrong"] = 1 - values["easy_but_wrong"]
+    return {name: round(value, 4) for name, value in values.items()}

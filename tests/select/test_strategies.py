@@ -20,10 +20,18 @@ def toy(n: int, seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
     return hard, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def choose(hard: np.ndarray, vectors: np.ndarray, budget: int, strategy: str, *how: float, **more: Any) -> list[int]:
-    """`choose` of the package from plain arrays; `how` is alpha and trim."""
-    extra = {name: more.pop(name) for name in ("groups", "doubtful") if name in more}
-    return choose_from(Candidates(hard, vectors, **extra), budget, strategy, *how, **more)
+def choose(
+    hard: np.ndarray,
+    vectors: np.ndarray,
+    budget: int,
+    strategy: str,
+    alpha: float = 0.5,
+    trim: float = 0.0,
+    **more: Any,
+) -> list[int]:
+    """`choose` of the package from plain arrays; `more` is the seed and what else is known of the pool."""
+    seed = more.pop("seed", 0)
+    return choose_from(Candidates(hard, vectors, **more), budget, strategy, alpha, trim, seed)
 
 
 def slow_ranks(values: np.ndarray) -> list[float]:
