@@ -26,7 +26,7 @@ from bridge_edge.train.batches import ANSWER, RATIONALE, Batch, Encoded, collate
 from bridge_edge.train.losses import segment_nll, supervised_logits
 from bridge_edge.train.optim import Optimizer, build_optimizer, schedule
 
-TRIM_EVERY = 20  # steps between returns of freed memory
+TRIM_EVERY = 10  # steps between returns of freed memory
 
 
 @dataclass(frozen=True)
