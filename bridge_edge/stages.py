@@ -61,7 +61,7 @@ STAGES = (
         phases.score_stage,
         (*SCORED, "task.answers", "task.max_new_tokens", "data.labels", "seed"),
         ("data", "warmup"),
-        version=2,
+        version=3,
     ),
     Stage(
         "select",

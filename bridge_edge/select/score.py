@@ -1,8 +1,10 @@
 """Difficulty and embeddings of the pool, from the warmed-up assistant alone; no teacher call.
 
 BRIDGE (arXiv 2512.20403) balances predictive difficulty and semantic diversity with local inference only. Its code is
-not public; the scores are our choice (measures.py), with the loss on the gold answer as default. Embeddings are mean-
-pooled last hidden states of the prompt, L2-normalised, which cost nothing here; embed.py has others.
+not public; the scores are our choice (measures.py), with the loss on the gold answer as default. Embeddings are the
+last hidden states of the prompt's last token, L2-normalised, which cost nothing here; embed.py has others. (Means over
+the prompt's tokens vary more for short prompts, so a k-center took those for the most diverse: of 300 items of the
+legal pool 8 % were of its corporations' kind, against 12 % of the pool, and 21 % by the last token.)
 
 An answer is asked for directly ("Answer: X" after the prompt), which is what the warm-up taught. Where the options are
 known, one pass an option gives every measure. Not covered: difficulty of the rationale.
@@ -54,7 +56,7 @@ class Scored:
 @dataclass
 class Readings:
     """Of o tails after each of n prompts: mean and summed NLL and mean token entropy (n, o); entropy and margin (n,)
-    of the token that follows the last tail; the pooled prompt states (n, H)."""
+    of the token that follows the last tail; the states of the prompts' last tokens (n, H)."""
 
     mean: np.ndarray
     total: np.ndarray
@@ -178,17 +180,16 @@ def _forward(
     """Write the readings of one batch to rows and column `where` of `found`."""
     width = max(len(p) + len(t) for p, t in zip(prompts, tails, strict=True))
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    in_prompt, in_tail, counted = (torch.zeros(len(prompts), width, dtype=torch.bool) for _ in range(3))
+    in_tail, counted = (torch.zeros(len(prompts), width, dtype=torch.bool) for _ in range(2))
+    counts = torch.tensor([len(p) for p in prompts], device=model.device)
     for row, (p, t) in enumerate(zip(prompts, tails, strict=True)):
         end = len(p) + len(t)
         ids[row, :end] = torch.tensor(p + t)
-        in_prompt[row, : len(p)] = True
         in_tail[row, len(p) : end] = True
         counted[row, len(p) + min(skip, len(t) - 1) : end] = True
-    ids, in_prompt, in_tail, counted = (x.to(model.device) for x in (ids, in_prompt, in_tail, counted))
+    ids, in_tail, counted = (x.to(model.device) for x in (ids, in_tail, counted))
     hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state  # (B, T, H)
-    counts = in_prompt.sum(1, keepdim=True)
-    pooled = (hidden.float() * in_prompt[..., None]).sum(1) / counts  # (B, H)
+    asked = hidden[torch.arange(len(prompts)), counts - 1].float()  # (B, H)
     head = model.get_output_embeddings()
     before = in_tail[:, 1:]  # position t predicts t + 1
     logs = head(hidden[:, :-1][before]).float().log_softmax(-1)  # (tokens, V)
@@ -200,7 +201,7 @@ def _forward(
 
     weight = counted[:, 1:][before].float()
     total, sizes = summed(nll), in_tail.sum(1)
-    last = hidden[torch.arange(len(prompts)), counts[:, 0] + sizes - 1]
+    last = hidden[torch.arange(len(prompts)), counts + sizes - 1]
     after = head(last).float().softmax(-1)  # (B, V)
     best = after.topk(2, -1).values
     at, k = where
@@ -209,7 +210,7 @@ def _forward(
     found.entropy[at, k] = (summed(_entropies(logs.exp()) * weight) / summed(weight)).cpu().numpy()
     found.next_entropy[at] = _entropies(after).cpu().numpy()
     found.next_margin[at] = (1 - (best[:, 0] - best[:, 1])).cpu().numpy()
-    found.vectors[at] = F.normalize(pooled, dim=-1).cpu().numpy()
+    found.vectors[at] = F.normalize(asked, dim=-1).cpu().numpy()
 
 
 def _entropies(p: torch.Tensor) -> torch.Tensor:

@@ -43,7 +43,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def alone(folder: str, tokenizer: Any, sample: Sample, tail: str) -> tuple[np.ndarray, np.ndarray, float]:
-    """NLL of each token of the tail, the normalised mean prompt state, and the entropy after the tail."""
+    """NLL of each token of the tail, the normalised state of the last prompt token, the entropy after the tail."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     prompt = prompt_ids(tokenizer, [sample.prompt])[0]
     ids = prompt + tokenizer(tail, add_special_tokens=False)["input_ids"]
@@ -51,9 +51,9 @@ def alone(folder: str, tokenizer: Any, sample: Sample, tail: str) -> tuple[np.nd
         out = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
     logs = out.logits[0].double().log_softmax(-1)
     nll = np.array([-float(logs[i - 1, ids[i]]) for i in range(len(prompt), len(ids))])
-    mean = out.hidden_states[-1][0, : len(prompt)].double().mean(0)
+    last = out.hidden_states[-1][0, len(prompt) - 1].double()
     entropy = -sum(p * math.log(p) for p in logs[-1].exp().tolist() if p > 0)
-    return nll, (mean / mean.norm()).numpy(), entropy
+    return nll, (last / last.norm()).numpy(), entropy
 
 
 @pytest.mark.parametrize("max_tokens", [64, 8192])
