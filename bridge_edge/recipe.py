@@ -172,9 +172,9 @@ OWN_EMBEDDINGS = "ta"
 class SelectSpec(Spec):
     """Which items are put to the teacher."""
 
-    strategy: Literal[
-        "bridge", "random", "difficulty", "diversity", "facility-location", "kmeans", "typiclust"
-    ] = "bridge"
+    strategy: Literal["bridge", "random", "difficulty", "diversity", "facility-location", "kmeans", "typiclust"] = (
+        "bridge"
+    )
     difficulty: Literal["loss", "entropy", "token-entropy", "margin", "pass-rate", "disagreement"] = "loss"
     samples: int = Field(8, ge=2, le=64, description="answers drawn an item: pass-rate, disagreement and the check")
     embeddings: str = Field(
