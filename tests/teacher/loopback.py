@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Scripted = tuple[int, dict[str, str], str | bytes]
+RESET, HALF = 0, -1  # instead of a status: close the connection without a word, or after half of the body
 
 
 def chat(text: str, prompt: int = 40, completion: int = 8, **more: Any) -> str:
@@ -24,7 +25,8 @@ def chat(text: str, prompt: int = 40, completion: int = 8, **more: Any) -> str:
 
 
 class Server:
-    """`script(number, body)` says what the number-th request gets: status, headers, body."""
+    """`script(number, body)` says what the number-th request gets: status, headers, body. What has a usage is billed
+    when the status is 200, RESET or HALF, as a provider bills for work that was done."""
 
     def __init__(self, script: Callable[[int, dict], Scripted], delay: float = 0.0) -> None:
         self.script, self.delay = script, delay
@@ -41,7 +43,7 @@ class Server:
             number = len(self.bodies) - 1
         time.sleep(self.delay)
         status, more, text = self.script(number, body)
-        if status == 200:
+        if status in (200, RESET, HALF):
             try:
                 usage = json.loads(text)["usage"]
                 with self.lock:
@@ -59,16 +61,17 @@ def serve(script: Callable[[int, dict], Scripted], delay: float = 0.0) -> Iterat
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status, headers, text = server.handle(body, dict(self.headers))
-            if status == 0:  # a reset: the connection is closed without a word
-                self.close_connection = True
-                return
             data = text if isinstance(text, bytes) else text.encode()
-            self.send_response(status)
+            if status in (RESET, HALF):
+                self.close_connection = True
+            if status == RESET:
+                return
+            self.send_response(200 if status == HALF else status)
             for name, value in {"Content-Type": "application/json", **headers}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            self.wfile.write(data[: len(data) // 2] if status == HALF else data)
 
         def log_message(self, *_: object) -> None:
             pass
