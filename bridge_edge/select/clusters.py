@@ -58,15 +58,16 @@ def members(labels: np.ndarray) -> list[np.ndarray]:
     return sorted(np.split(order, starts[1:]), key=lambda group: (-len(group), group[0]))
 
 
-def stratified(ranks: np.ndarray, vectors: np.ndarray, budget: int, seed: int) -> list[int]:
-    """The hardest items of each cluster, each cluster in proportion to its size.
+def stratified(ranks: np.ndarray, allowed: np.ndarray, vectors: np.ndarray, budget: int, seed: int) -> list[int]:
+    """The hardest allowed items of each cluster, each cluster in proportion to how many it has.
 
     The number of clusters, the root of half the pool, does not depend on the budget. An item's place is where it falls
     in its own cluster, (j + 1/2) / size, so that every prefix of the order is proportional.
     """
     groups = members(clusters(vectors, round((len(vectors) / 2) ** 0.5), seed))
-    hardest = [group[np.argsort(-ranks[group], kind="stable")] for group in groups]
-    places = np.concatenate([(np.arange(len(group)) + 0.5) / len(group) for group in groups])
+    open_ = [group[allowed[group]] for group in groups]
+    hardest = [group[np.argsort(-ranks[group], kind="stable")] for group in open_]
+    places = np.concatenate([(np.arange(len(group)) + 0.5) / max(1, len(group)) for group in open_])
     return np.concatenate(hardest)[np.argsort(places, kind="stable")][:budget].tolist()
 
 

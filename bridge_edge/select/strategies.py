@@ -112,19 +112,13 @@ def _diversity(view: View, budget: int) -> list[int]:
     return greedy(view.ranks, view.vectors, budget, 0.0, view.allowed, first)
 
 
-def _kmeans(view: View, budget: int) -> list[int]:
-    items = np.where(view.allowed)[0]
-    vectors = view.vectors if len(items) == len(view.vectors) else view.vectors[items]
-    return items[stratified(view.ranks[items], vectors, budget, view.seed)].tolist()
-
-
 STRATEGIES: dict[str, Callable[[View, int], list[int]]] = {
     "bridge": _bridge,
     "random": _random,
     "difficulty": _difficulty,
     "diversity": _diversity,
     "facility-location": lambda view, budget: facility(view.vectors, budget, view.seed),
-    "kmeans": _kmeans,
+    "kmeans": lambda view, budget: stratified(view.ranks, view.allowed, view.vectors, budget, view.seed),
     "typiclust": lambda view, budget: typical(view.vectors, budget, view.seed),
 }
 BY_DIFFICULTY = ("bridge", "difficulty", "kmeans")

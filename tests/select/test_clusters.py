@@ -81,13 +81,16 @@ def test_the_stratified_order_gives_every_cluster_its_share(monkeypatch: pytest.
     labels = np.array([0] * 60 + [1] * 30 + [2] * 10)
     monkeypatch.setattr(clustering, "clusters", lambda vectors, count, seed: labels)
     ranks = np.random.default_rng(1).random(100)
-    order = stratified(ranks, pool(100, 0), 100, seed=0)
+    order = stratified(ranks, np.ones(100, dtype=bool), pool(100, 0), 100, seed=0)
     for taken in (10, 20, 50, 100):
         counts = np.bincount(labels[order[:taken]], minlength=3)
         assert counts == pytest.approx(np.array([0.6, 0.3, 0.1]) * taken, abs=1)
     for cluster in range(3):
         mine = [i for i in order if labels[i] == cluster]
         assert mine == sorted(mine, key=lambda i: -ranks[i])
+    some = labels != 2
+    some[:20] = False  # not allowed: one whole cluster, and a third of another
+    assert sorted(stratified(ranks, some, pool(100, 0), 70, seed=0)) == list(range(20, 90))
 
 
 def test_typicality_is_the_inverse_mean_distance_to_the_nearest_twenty() -> None:

@@ -99,7 +99,7 @@ def test_seeds_matter_to_random_only_where_they_should() -> None:
 def test_the_hardest_share_is_trimmed_where_difficulty_counts() -> None:
     hard, vectors = toy(100, 7)
     hardest = set(np.argsort(-hard)[:5].tolist())
-    for strategy in ("bridge", "difficulty"):
+    for strategy in ("bridge", "difficulty", "kmeans"):
         assert not hardest & set(choose(hard, vectors, 50, strategy, trim=0.05))
         assert hardest & set(choose(hard, vectors, 50, strategy, trim=0.0))
     order = [i for i in np.argsort(-hard).tolist() if i not in hardest]
