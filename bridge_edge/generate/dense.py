@@ -12,6 +12,7 @@ library.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ def _joined(parts: list[torch.nn.Linear], dtype: torch.dtype) -> tuple[torch.Ten
 class Dense:
     """A frozen copy of a dense decoder for batched inference; see `fits`."""
 
-    def __init__(self, model: PreTrainedModel, bf16: bool) -> None:
+    def __init__(self, model: Any, bf16: bool) -> None:  # Any: a module's attributes carry no types
         config = model.config
         self.dtype = torch.bfloat16 if bf16 else torch.float32
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
@@ -73,7 +74,7 @@ class Dense:
         self.rotary = model.model.rotary_emb
         self.layers = [self._layer(layer) for layer in model.model.layers]
 
-    def _layer(self, layer: torch.nn.Module) -> Layer:
+    def _layer(self, layer: Any) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
         qkv = _joined([attention.q_proj, attention.k_proj, attention.v_proj], self.dtype)
         norms = None
