@@ -36,7 +36,7 @@ class Generated:
     ended: bool
 
 
-LARGEST_PREFILL = 800_000  # rows x length x length of one prefill; each head holds a few float32 matrices of that size
+LARGEST_PREFILL = 600_000  # rows x length x length of one prefill; each head holds a few float32 matrices of that size
 
 
 class FixedLayer(DynamicLayer):
