@@ -29,7 +29,7 @@ from bridge_edge.progress import track
 from bridge_edge.recipe import Recipe
 from bridge_edge.train.models import load_model, load_tokenizer
 
-CHUNK = 8  # times `batch_rows`: written, or lost with a kill, at once; long enough to keep all slots busy
+CHUNK = 16  # times `batch_rows`: written, or lost with a kill, at once; long enough to keep all slots busy
 
 
 def annotate(ctx: Context, out: Path) -> Metrics:

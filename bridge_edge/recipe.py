@@ -198,7 +198,7 @@ class AnnotateSpec(Spec):
     keep: Literal["answer", "all"] = Field("answer", description="answer: drop annotations that miss the gold answer")
     arithmetic: bool = Field(True, description="drop rationales that state a false sum or comparison of numbers")
     surest: float = Field(1.0, gt=0, le=1, description="share kept within each answer, by mean log-probability")
-    batch_rows: int = Field(128, ge=1)
+    batch_rows: int = Field(64, ge=1, description="prompts decoded at once on each core")
 
 
 class AlignSpec(Spec):
