@@ -17,11 +17,10 @@ even past the cap, and reserves nothing more.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,11 +46,14 @@ from bridge_edge.ledger_rows import (
     BudgetExhausted,
     Details,
     InFlight,
+    Query,
     Reservation,
     counted,
     find_answer,
     next_attempt,
     plausible,
+    reply_columns,
+    stored,
 )
 from bridge_edge.prices import MOST, MOST_TOKENS, Caps, Price, Totals, Usage, show_usd, to_usd
 from bridge_edge.sqlite_file import SqliteFile
@@ -65,6 +67,7 @@ __all__ = [
     "InFlight",
     "Ledger",
     "Price",
+    "Query",
     "Reservation",
     "Totals",
     "Usage",
@@ -87,23 +90,48 @@ class Ledger:
 
         Raises AlreadyAnswered or InFlight where the same request must not be sent again.
         """
-        if prompt_tokens < 0 or max_completion_tokens < 0:
+        found = self.reserve_all([Query(request_hash, item_id, prompt_tokens, max_completion_tokens)])[0]
+        if isinstance(found, Reservation):
+            return found
+        raise found
+
+    def reserve_all(self, queries: Sequence[Query]) -> list[Reservation | AlreadyAnswered | InFlight | BudgetExhausted]:
+        """Reserve several queries in their order and in one write; the list ends with the first that does not fit."""
+        worst = [self._worst(query) for query in queries]
+
+        def work(db: sqlite3.Connection) -> list[Reservation | AlreadyAnswered | InFlight | BudgetExhausted]:
+            found: list[Reservation | AlreadyAnswered | InFlight | BudgetExhausted] = []
+            for query, nano in zip(queries, worst, strict=True):
+                try:
+                    found.append(self._reserve(db, query, nano))
+                except (AlreadyAnswered, InFlight) as other:
+                    found.append(other)
+                except BudgetExhausted as exhausted:
+                    return [*found, exhausted]
+            return found
+
+        return self._file.commit(work)
+
+    def _worst(self, query: Query) -> int:
+        if query.prompt_tokens < 0 or query.completion_tokens < 0:
             raise ValueError("token bounds are not negative")
-        nano, tokens = self.price.nano(prompt_tokens, max_completion_tokens), prompt_tokens + max_completion_tokens
-        if tokens > MOST_TOKENS:
-            raise UserError(f"item {item_id!r}: a query of {tokens} tokens is too large to count", "shorten the prompt")
-        bounds = (prompt_tokens, max_completion_tokens, nano)
-        with self._file.write() as db:
-            attempt = next_attempt(db, request_hash)
-            self._fits(db, tokens, nano)
-            row = (request_hash, attempt, storable(item_id), RESERVED, "sent", *bounds, 1, tokens, nano, time.time())
-            new = db.execute(
-                "INSERT INTO attempts (request_hash, attempt, item_id, state, status, reserved_prompt,"
-                " reserved_completion, reserved_nano, queries, tokens, nano, started, host, pid, process_started)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (*row, *owner(os.getpid())),
-            ).lastrowid
-        return Reservation(int(new or 0), request_hash, item_id, attempt, *bounds)
+        if query.tokens > MOST_TOKENS:
+            problem = f"item {query.item_id!r}: a query of {query.tokens} tokens is too large to count"
+            raise UserError(problem, "shorten the prompt")
+        return self.price.nano(query.prompt_tokens, query.completion_tokens)
+
+    def _reserve(self, db: sqlite3.Connection, query: Query, nano: int) -> Reservation:
+        attempt = next_attempt(db, query.request_hash)
+        self._fits(db, query.tokens, nano)
+        bounds = (query.prompt_tokens, query.completion_tokens, nano)
+        row = (query.request_hash, attempt, storable(query.item_id), RESERVED, "sent", *bounds)
+        new = db.execute(
+            "INSERT INTO attempts (request_hash, attempt, item_id, state, status, reserved_prompt,"
+            " reserved_completion, reserved_nano, queries, tokens, nano, started, host, pid, process_started)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (*row, 1, query.tokens, nano, time.time(), *owner(os.getpid())),
+        ).lastrowid
+        return Reservation(int(new or 0), query.request_hash, query.item_id, attempt, *bounds)
 
     def settle(
         self,
@@ -123,8 +151,8 @@ class Ledger:
             if usage is not None:
                 error = "; ".join(filter(None, (error, f"{usage!r:.120} is not plausible: worst case counted")))
             usage = Usage(r.prompt_tokens, r.completion_tokens)
-        answer = _stored(r.request_hash, r.item_id, status, text, usage, details)
-        values = {**counted(usage, self.price), **_reply(answer)}
+        answer = stored(r.request_hash, r.item_id, status, text, usage, details)
+        values = {**counted(usage, self.price), **reply_columns(answer)}
         self._finish(r, SETTLED, status, error, details.latency_s, values)
         return answer
 
@@ -139,17 +167,21 @@ class Ledger:
         if not paid:
             values |= {"tokens": 0, "nano": 0}
         values |= {f"reserved_{name}": values[f"used_{name}"] for name in ("prompt", "completion", "nano")}
-        with self._file.write() as db:
+        reply = reply_columns(answer)
+
+        def work(db: sqlite3.Connection) -> None:
             attempt = next_attempt(db, answer.request_hash)
             self._fits(db, values["tokens"], values["nano"])
             host, pid, since = owner(os.getpid())
             row = {
                 "request_hash": answer.request_hash, "attempt": attempt, "item_id": storable(item_id),
-                "state": SETTLED, "status": "ok", "origin": storable(origin), **values, **_reply(answer),
+                "state": SETTLED, "status": "ok", "origin": storable(origin), **values, **reply,
                 "started": now, "finished": now, "host": host, "pid": pid, "process_started": since,
             }  # fmt: skip
             columns, marks = ", ".join(row), ",".join("?" * len(row))
             db.execute(f"INSERT INTO attempts ({columns}) VALUES ({marks})", tuple(row.values()))
+
+        self._file.commit(work)
         return replace(answer, item_id=item_id)
 
     def fail(
@@ -249,22 +281,10 @@ class Ledger:
     ) -> None:
         values = {**values, "state": state, "status": status, "error": storable(error)[:2000], "finished": time.time()}
         values["latency_s"] = latency_s
-        with self._file.write() as db:
+
+        def work(db: sqlite3.Connection) -> None:
             # A settled attempt is final; a lost one may still be settled by the process that was taken for dead.
             if not update(db, r.id, values, (RESERVED, UNKNOWN)):
                 raise ValueError(f"attempt {r.id} of item {r.item_id!r} is already closed")
 
-
-def _stored(request_hash: str, item_id: str, status: str, text: str, usage: Usage, details: Details) -> Answer:
-    known = (usage.prompt_tokens, usage.completion_tokens, storable(details.finish_reason), storable(details.model))
-    return Answer(request_hash, item_id, status, text, *known)
-
-
-def _reply(answer: Answer) -> dict[str, Any]:
-    """The columns that hold what came back."""
-    return {
-        "finish_reason": answer.finish_reason,
-        "model": answer.model,
-        "response_sha256": hashlib.sha256(answer.text.encode()).hexdigest(),
-        "response": answer.text,
-    }
+        self._file.commit(work)

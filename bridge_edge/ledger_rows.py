@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from dataclasses import dataclass
 
 from bridge_edge.errors import UserError
-from bridge_edge.ledger_file import RESERVED, SETTLED, abandoned, interrupt
+from bridge_edge.ledger_file import RESERVED, SETTLED, abandoned, interrupt, storable
 from bridge_edge.prices import Price, Usage
+
+
+@dataclass(frozen=True)
+class Query:
+    """One request and the bounds of what it may cost."""
+
+    request_hash: str
+    item_id: str
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True)
@@ -89,11 +104,28 @@ def counted(usage: Usage, price: Price) -> dict[str, int]:
     return {**used, "queries": 1, "tokens": prompt + completion, "nano": nano}
 
 
+def stored(request_hash: str, item_id: str, status: str, text: str, usage: Usage, details: Details) -> Answer:
+    """A reply as the ledger keeps it."""
+    known = (usage.prompt_tokens, usage.completion_tokens, storable(details.finish_reason), storable(details.model))
+    return Answer(request_hash, item_id, status, text, *known)
+
+
+def reply_columns(answer: Answer) -> dict[str, str]:
+    """The columns that hold what came back."""
+    return {
+        "finish_reason": answer.finish_reason,
+        "model": answer.model,
+        "response_sha256": hashlib.sha256(answer.text.encode()).hexdigest(),
+        "response": answer.text,
+    }
+
+
 def next_attempt(db: sqlite3.Connection, request_hash: str) -> int:
     """The number of the next attempt of a request that may be sent; raises where it may not."""
-    if (answer := find_answer(db, request_hash, "AND status = 'ok' ORDER BY id")) is not None:
-        raise AlreadyAnswered(answer)
-    rows = db.execute("SELECT * FROM attempts WHERE request_hash = ?", (request_hash,)).fetchall()
+    rows = db.execute("SELECT * FROM attempts WHERE request_hash = ? ORDER BY id", (request_hash,)).fetchall()
+    for row in rows:
+        if row["state"] == SETTLED and row["status"] == "ok":
+            raise AlreadyAnswered(answer_in(row))
     for row in rows:
         if row["state"] == RESERVED:
             if not abandoned(row):
@@ -106,8 +138,10 @@ def find_answer(db: sqlite3.Connection, request_hash: str, which: str) -> Answer
     row = db.execute(
         f"SELECT * FROM attempts WHERE request_hash = ? AND state = '{SETTLED}' {which} LIMIT 1", (request_hash,)
     ).fetchone()
-    if row is None:
-        return None
+    return None if row is None else answer_in(row)
+
+
+def answer_in(row: sqlite3.Row) -> Answer:
     used = (row["used_prompt"], row["used_completion"])
     known = (row["status"], row["response"], *used, row["finish_reason"], row["model"])
     return Answer(row["request_hash"], row["item_id"], *known)

@@ -1,7 +1,9 @@
 """A SQLite file of a kind of our own: opening, versions, transactions, and errors that a user can act on.
 
 In WAL mode a commit survives a killed process, with synchronous=FULL also a power cut. A process has one connection,
-used in turns by its threads, so that only processes contend inside SQLite; after a fork the child opens its own.
+used in turns by its threads, so that only processes contend inside SQLite; after a fork the child opens its own. While
+one thread waits for the disk, the writes of the others queue up, and whoever comes next commits them all at once: a
+disk that syncs a hundred times a second still takes thousands of writes.
 
 Not covered: network file systems (WAL needs shared memory).
 """
@@ -13,11 +15,12 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 from bridge_edge.errors import UserError
 
@@ -45,6 +48,19 @@ HINTS = {
     sqlite3.SQLITE_NOTADB: "it is not a {noun}; give another path",
     sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a copy or give another path",
 }
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(eq=False)
+class _Order:
+    """A write that a thread waits for, and what came of it."""
+
+    work: Callable[[sqlite3.Connection], Any]
+    result: Any = None
+    error: Exception | None = None
+    ended: bool = False
 
 
 _open_files: weakref.WeakSet[SqliteFile] = weakref.WeakSet()
@@ -76,6 +92,51 @@ class SqliteFile:
         with self._transaction("BEGIN") as db:
             yield db
 
+    def commit(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Do `work` in a transaction, perhaps one with the works of other threads; when it returns, all is on disk.
+
+        A work must raise before it writes, or not at all, since those that share its transaction are committed.
+        """
+        order: _Order = _Order(work)
+        self._orders.append(order)
+        with self._turn:
+            if not order.ended:  # no thread before this one has done it
+                self._carry_out(order)
+        if order.error is not None:
+            raise order.error
+        return cast(Result, order.result)
+
+    def _carry_out(self, own: _Order) -> None:
+        """Everything that is waiting in one transaction; one by one where that fails, so each hears its own error."""
+        orders: list[_Order] = []
+        while self._orders:
+            orders.append(self._orders.popleft())
+        try:
+            self._try(orders)
+        except UserError as error:
+            for order in orders:
+                try:
+                    if len(orders) == 1:
+                        raise error
+                    self._try([order])
+                except UserError as own:
+                    order.error, order.ended = own, True
+        finally:  # Ctrl-C in this thread: the others do the rest themselves, and nobody does what this one gave up
+            self._orders.extendleft(reversed([order for order in orders if not order.ended and order is not own]))
+
+    def _try(self, orders: Sequence[_Order]) -> None:
+        with self._inside("BEGIN IMMEDIATE") as db:
+            for order in orders:
+                order.error = None
+                try:
+                    order.result = order.work(db)
+                except sqlite3.Error:
+                    raise
+                except Exception as error:
+                    order.error = error
+        for order in orders:
+            order.ended = True
+
     def close(self) -> None:
         with self._turn:
             if self._db is not None:
@@ -84,22 +145,28 @@ class SqliteFile:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with self._turn:
-            db: sqlite3.Connection | None = None
-            try:
-                db = self._connection()
-                db.execute(begin)
-                yield db
-                db.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise self._trouble(error) from error
-            finally:
-                if db is not None and db.in_transaction:
-                    with suppress(sqlite3.Error):  # SQLite rolls back by itself where this fails
-                        db.execute("ROLLBACK")
+        with self._turn, self._inside(begin) as db:
+            yield db
+
+    @contextmanager
+    def _inside(self, begin: str) -> Iterator[sqlite3.Connection]:
+        """A transaction of the thread whose turn it is."""
+        db: sqlite3.Connection | None = None
+        try:
+            db = self._connection()
+            db.execute(begin)
+            yield db
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._trouble(error) from error
+        finally:
+            if db is not None and db.in_transaction:
+                with suppress(sqlite3.Error):  # SQLite rolls back by itself where this fails
+                    db.execute("ROLLBACK")
 
     def _start(self) -> None:
         self._turn, self._db = threading.Lock(), None
+        self._orders: deque[_Order] = deque()
 
     def _forked(self) -> None:
         """In a child just forked: leave the parent's connection and lock alone (unused, never closed), start afresh."""

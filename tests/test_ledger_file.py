@@ -7,6 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from bridge_edge import sqlite_file
 from bridge_edge.budget import Ledger
 from bridge_edge.errors import UserError
 from bridge_edge.ledger_file import LEDGER
-from bridge_edge.sqlite_file import SqliteFile
+from bridge_edge.sqlite_file import Kind, SqliteFile
 
 
 def together(count: int, work: object) -> list[BaseException]:
@@ -146,3 +148,84 @@ def test_a_child_forked_in_the_middle_of_a_transaction_has_its_own_lock(tmp_path
             except BaseException:
                 os._exit(100)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def queued(file: SqliteFile, works: list[Callable[[sqlite3.Connection], object]]) -> tuple[list[str], list[object]]:
+    """Let each work wait in a thread of its own behind this one; returns the statements run and what came of each."""
+    statements: list[str] = []
+    ends: dict[int, object] = {}
+
+    def run(number: int) -> None:
+        try:
+            ends[number] = file.commit(works[number])
+        except BaseException as error:
+            ends[number] = error
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(works))]
+    with file.read() as db:
+        db.set_trace_callback(statements.append)
+        for number, thread in enumerate(threads):
+            thread.start()
+            while len(file._orders) <= number:
+                time.sleep(0.001)
+        statements.clear()
+    for thread in threads:
+        thread.join(timeout=60)
+    return statements, [ends[number] for number in range(len(works))]
+
+
+def add(key: str, text: str = "") -> Callable[[sqlite3.Connection], object]:
+    def work(db: sqlite3.Connection) -> str:
+        db.execute("INSERT INTO notes VALUES (?, ?)", (key, text))
+        return key
+
+    return work
+
+
+NOTES = Kind("notebook", 0x1234, (("CREATE TABLE notes (key TEXT, text TEXT)",),))
+
+
+def test_writes_that_wait_together_are_committed_together(tmp_path: Path) -> None:
+    file = SqliteFile(tmp_path / "n.sqlite", NOTES)
+
+    def refuse(db: sqlite3.Connection) -> object:
+        raise KeyError("not this one")
+
+    works = [add(str(n)) for n in range(12)]
+    statements, ends = queued(file, [*works[:5], refuse, *works[5:]])
+    assert ends[:5] + ends[6:] == [str(n) for n in range(12)]
+    assert isinstance(ends[5], KeyError)
+    assert [s for s in statements if s in ("BEGIN IMMEDIATE", "COMMIT")] == ["COMMIT", "BEGIN IMMEDIATE", "COMMIT"]
+    with file.read() as db:
+        assert [row["key"] for row in db.execute("SELECT key FROM notes")] == [str(n) for n in range(12)]
+
+
+def test_a_write_that_does_not_fit_takes_no_other_down(tmp_path: Path) -> None:
+    file = SqliteFile(tmp_path / "n.sqlite", NOTES)
+    with file.read() as db:
+        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0] + 2}")
+    _, ends = queued(file, [add("a"), add("big", "x" * 100_000), add("b")])
+    assert [ends[0], ends[2]] == ["a", "b"]
+    assert isinstance(ends[1], UserError)
+    assert "full" in ends[1].message
+    with file.read() as db:
+        assert [row["key"] for row in db.execute("SELECT key FROM notes")] == ["a", "b"]
+
+
+def test_a_thread_that_is_interrupted_leaves_the_writes_of_the_others_to_them(tmp_path: Path) -> None:
+    file = SqliteFile(tmp_path / "n.sqlite", NOTES)
+    tried: list[int] = []
+
+    def once(db: sqlite3.Connection) -> object:
+        tried.append(1)
+        if len(tried) == 1:
+            raise KeyboardInterrupt  # comes in the thread that carries out the writes of all
+        return add("1")(db)
+
+    _, ends = queued(file, [add("0"), once, add("2")])
+    interrupted = [number for number, end in enumerate(ends) if isinstance(end, KeyboardInterrupt)]
+    assert len(interrupted) == 1
+    with file.read() as db:
+        kept = {row["key"] for row in db.execute("SELECT key FROM notes")}
+    assert kept == {"0", "1", "2"} - {str(interrupted[0])}
+    assert not file._orders

@@ -9,7 +9,7 @@ gives them up (they stay counted). Running the same thing again goes on where it
 
 The text of a reply is kept in the ledger as it came and cleaned (`sanitize`) on its way out.
 
-Not covered: adapting the concurrency to the server's rate limits, and batch endpoints.
+Not covered: adapting the concurrency to the rate limits of a server, and batch endpoints (`batch_run.py`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from queue import Empty, SimpleQueue
 
 from bridge_edge.answer_cache import AnswerCache
-from bridge_edge.budget import AlreadyAnswered, Answer, BudgetExhausted, InFlight, Ledger, Reservation
+from bridge_edge.budget import AlreadyAnswered, Answer, BudgetExhausted, InFlight, Ledger, Query, Reservation
 from bridge_edge.teacher.attempt import attempt, first_interrupt
 from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError
 from bridge_edge.teacher.outcome import Event, Failure, Job, Outcome, Policy, Progress, until
@@ -146,12 +147,14 @@ class _Asker:
             while self.later and self.later[0][0] <= now:
                 self.ready.appendleft(heapq.heappop(self.later)[2])
             while self.ready and len(self.flying) < self.concurrency and now >= self.not_before and not self.halted:
-                if not self._launch(self.ready[0]):
+                if not self._launch():
                     break
             if not self.flying and (self.halted or not (self.ready or self.later)):
                 return
             with suppress(Empty):
                 self._hear(self.events.get(timeout=self._patience()))
+                while True:  # whatever else has come, so that the places it frees are reserved in one write
+                    self._hear(self.events.get_nowait())
 
     def _patience(self) -> float:
         """How long to wait for an event before looking again whether something is due."""
@@ -160,38 +163,49 @@ class _Asker:
             due += [when - now for when, _, _ in self.later[:1]]
         return max(0.001, min(due))
 
-    def _launch(self, job: Job) -> bool:
-        """Settle the first ready job from the cache or hand it to a worker; False where money is waited for or gone."""
+    def _launch(self) -> bool:
+        """Hand the first ready jobs to workers or settle them otherwise; False where money is waited for or gone."""
+        jobs = list(islice(self.ready, self.concurrency - len(self.flying)))
+        if self.cache is not None:
+            # Here and not when the jobs are queued: another run may have bought an answer in the meantime.
+            known = [(n, hit) for n, job in enumerate(jobs) if (hit := self.cache.get(job.hash)) is not None]
+            if known and known[0][0] == 0:
+                return self._from_cache(jobs[0], *known[0][1])
+            jobs = jobs[: known[0][0]] if known else jobs
+        bound, asked = self.teacher.prompt_tokens, [job.request for job in jobs]
+        queries = [Query(j.hash, r.item_id, bound(r), r.max_tokens) for j, r in zip(jobs, asked, strict=True)]
+        for job, found in zip(jobs, self.ledger.reserve_all(queries), strict=False):
+            if isinstance(found, BudgetExhausted):
+                return self._no_money(found)
+            self.ready.popleft()
+            if isinstance(found, AlreadyAnswered):
+                self._from_ledger(job, found.answer)
+            elif isinstance(found, InFlight):
+                self._wait_for_other(job, str(found))
+            else:
+                self._send(job, found)
+        return True
+
+    def _no_money(self, error: BudgetExhausted) -> bool:
+        if not self.flying:  # an answer in flight may yet turn out cheaper than what is reserved for it
+            self.outcome.stopped_by, self.outcome.message = error.cap, str(error)
+        return False
+
+    def _from_cache(self, job: Job, answer: Answer, origin: str) -> bool:
         try:
-            if not self._from_cache(job):
-                self._send(job)
+            self._accept(job, self.ledger.adopt(answer, job.request.item_id, origin, paid=False))
+            self.outcome.from_cache += 1
         except AlreadyAnswered as found:
             self._from_ledger(job, found.answer)
         except InFlight as elsewhere:
             self._wait_for_other(job, str(elsewhere))
         except BudgetExhausted as error:
-            if not self.flying:
-                self.outcome.stopped_by, self.outcome.message = error.cap, str(error)
-            return False
+            return self._no_money(error)
         self.ready.popleft()
-        return True
-
-    def _from_cache(self, job: Job) -> bool:
-        """Look here and not when the jobs are queued: another run may have bought the answer in the meantime."""
-        found = self.cache.get(job.hash) if self.cache is not None else None
-        if found is None:
-            return False
-        answer, origin = found
-        self._accept(job, self.ledger.adopt(answer, job.request.item_id, origin, paid=False))
-        self.outcome.from_cache += 1
         self._tell()
         return True
 
-    def _send(self, job: Job) -> None:
-        """Reserve, and give the job to a worker."""
-        request = job.request
-        bound = self.teacher.prompt_tokens(request)
-        reservation = self.ledger.reserve(job.hash, request.item_id, bound, request.max_tokens)
+    def _send(self, job: Job, reservation: Reservation) -> None:
         job.tries += 1
         self.flying[job.hash] = reservation
         self.work.put((job, reservation))
