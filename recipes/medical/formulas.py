@@ -27,6 +27,11 @@ def _question(rng: random.Random, names: tuple[str, ...], asked: str, limit: str
     return f"Is {rng.choice(names)} {rng.choice(ASKED[asked])} {limit}?"
 
 
+def _given(**values: object) -> str:
+    """The values that the formula needs, looked up before anything is computed: `Sodium 140, chloride 100.`"""
+    return ", ".join(f"{name} {value}" for name, value in values.items()).capitalize() + "."
+
+
 def draw_clearance(rng: random.Random, truth: bool) -> tuple[str, Facts]:
     sex = rng.choice(("man", "woman"))
     weight = rng.choice((40, 60, 60, 80, 80, 100)) if sex == "woman" else rng.choice((50, 60, 70, 80, 90, 100))
@@ -54,7 +59,7 @@ def work_clearance(f: Facts) -> Work:
     right = f"72 * {show(level)} = {show(scaled)}. {product(int(scaled), f['limit'])}"
     return Work(
         rules=("", "Use 140 - age, weight and creatinine.", "Compare without dividing."),
-        steps=(f"{left} {right}",),
+        steps=(f"{_given(age=f['age'], weight=f['weight'], creatinine=show(level))} {left} {right}",),
         left=rest * mass,
         right=scaled * f["limit"],
         subject="the clearance",
@@ -76,10 +81,11 @@ def draw_bmi(rng: random.Random, truth: bool) -> tuple[str, Facts]:
 
 def work_bmi(f: Facts) -> Work:
     square = f["height_dm"] ** 2
+    given = f"Weight {f['weight']} kg, height {f['height_dm']} dm."
     steps = f"{f['height_dm']} * {f['height_dm']} = {square}. {product(square, f['limit'])} "
     return Work(
         rules=("", "BMI = weight / height^2.", "Height squared comes first."),
-        steps=(steps + f"{f['weight']} * 100 = {f['weight'] * 100}.",),
+        steps=(f"{given} {steps}{f['weight']} * 100 = {f['weight'] * 100}.",),
         left=f["weight"] * 100,
         right=square * f["limit"],
         subject="the BMI",
@@ -103,9 +109,10 @@ def draw_gap(rng: random.Random, truth: bool) -> tuple[str, Facts]:
 def work_gap(f: Facts) -> Work:
     rest = f["sodium"] - f["chloride"]
     gap = rest - f["bicarbonate"]
+    given = _given(sodium=f["sodium"], chloride=f["chloride"], bicarbonate=f["bicarbonate"])
     return Work(
         rules=("", "Gap = sodium - chloride - bicarbonate.", "Take chloride and bicarbonate from sodium."),
-        steps=(f"{f['sodium']} - {f['chloride']} = {rest}. {rest} - {f['bicarbonate']} = {gap}.",),
+        steps=(f"{given} {f['sodium']} - {f['chloride']} = {rest}. {rest} - {f['bicarbonate']} = {gap}.",),
         left=gap,
         right=f["limit"],
         subject="the gap",
@@ -132,10 +139,11 @@ def work_calcium(f: Facts) -> Work:
     lack = 4 - albumin
     added = lack * Fraction(8, 10)
     total = calcium + added
+    given = _given(calcium=show(calcium), albumin=show(albumin))
     sums = f"4 - {show(albumin)} = {show(lack)}. 0.8 * {show(lack)} = {show(added)}."
     return Work(
         rules=("", "Corrected = calcium + 0.8 * (4 - albumin).", "Each g/dL of albumin below 4 adds 0.8."),
-        steps=(f"{sums} {show(calcium)} + {show(added)} = {show(total)}.",),
+        steps=(f"{given} {sums} {show(calcium)} + {show(added)} = {show(total)}.",),
         left=total,
         right=limit,
         subject="corrected calcium",
@@ -165,7 +173,7 @@ def work_map(f: Facts) -> Work:
     sums = f"2 * {f['diastolic']} = {double}. {double} + {high} = {double + high}."
     return Work(
         rules=("", "MAP = (systolic + 2 * diastolic) / 3.", "Systolic + 2 * diastolic against 3 * limit."),
-        steps=(f"{sums} 3 * {limit} = {3 * limit}.",),
+        steps=(f"{_given(systolic=high, diastolic=f['diastolic'])} {sums} 3 * {limit} = {3 * limit}.",),
         left=double + high,
         right=3 * limit,
         subject="the MAP",
