@@ -2,8 +2,9 @@
 
 Sizes come from the safetensors on disk, else from the number in a hub name ("0.5B", "360M"), else they are not known.
 Stages keep their models in float32; training holds weights, gradients and the optimiser's moments. The memory of
-activations is bounded roughly by the recipe's micro-batch, so the figure says "about"; a run's measured peak, where
-there is one of the same recipe and scale, is better and is taken instead. Not covered: GPUs.
+activations is bounded roughly by the recipe's micro-batch, of which small models have one on every core at once, and
+what the allocator holds between stages was measured at the embedded scale, so the figure says "about"; a run's measured
+peak, where there is one of the same recipe and scale, is better and is taken instead. Not covered: GPUs.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from bridge_edge.parallel import SMALL
 from bridge_edge.recipe import ModelSpec, Recipe
 from bridge_edge.train.models import locate, parameters
 
 TA_STAGES, STUDENT_STAGES = ("warmup", "apprentice"), ("align", "tutor", "baseline")
 ITEM_BYTES, WIDTH = 3000, 1024  # a pool item in all files together; values of an embedding where none is known
 BASE = 700_000_000  # an interpreter with torch and transformers
+HELD = 3  # freed blocks of many shapes that the allocator and the kernels' caches keep, as a multiple of what is in use
+ROW = 160  # tokens of a row, for the attention's square
 NAMED = re.compile(r"(\d+(?:\.\d+)?)\s*([BbMm])(?![A-Za-z])")
 
 
@@ -70,7 +76,11 @@ def _training(spec: ModelSpec) -> int | None:
         return None
     config = _config(spec.model)
     hidden, layers = int(config.get("hidden_size", 1024)), int(config.get("num_hidden_layers", 24))
-    activations = spec.micro_tokens * (8 * int(config.get("vocab_size", 150_000)) + 80 * hidden * layers)
+    heads = int(config.get("num_attention_heads", 16))
+    token = 8 * int(config.get("vocab_size", 150_000)) + 80 * hidden * layers + 10 * heads * ROW * layers
+    activations = spec.micro_tokens * token
+    if size < SMALL:
+        activations *= HELD * min(torch.get_num_threads(), max(1, spec.batch_tokens // spec.micro_tokens))
     return (5 if spec.lora else 16) * size + activations
 
 
