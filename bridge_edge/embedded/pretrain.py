@@ -36,7 +36,7 @@ from bridge_edge.embedded.tokenizer import END, START, STOP, train_tokenizer
 from bridge_edge.train.attention import use_fast_attention
 from bridge_edge.train.batches import PROMPT, RATIONALE, Batch, Encoded, bucket, collate
 from bridge_edge.train.losses import segment_nll, supervised_logits
-from bridge_edge.train.optim import build_optimizer
+from bridge_edge.train.optim import Optimizer, build_optimizer
 
 VOCAB = 1536
 SHAPES = {"ta": 6, "student": 3}  # layers; everything else is shared
@@ -131,7 +131,7 @@ class Job:
     lr: float
     micro: int
     workers: int
-    save_every: float
+    save_every: int
     decay: float
     init: Path | None
 
@@ -146,8 +146,39 @@ def average_gradients(model: torch.nn.Module, workers: int) -> None:
         grad.copy_(part.view_as(grad))
 
 
+def shared_step(optimizer: Optimizer, scale: float, rank: int, workers: int) -> None:
+    """One step with Muon's two halves worked on by different workers, who then hand each other the weights."""
+    if workers < 2:
+        optimizer.step(scale)
+        return
+    mine = Optimizer([p for i, p in enumerate(optimizer.parts) if i == rank or i > 1])
+    mine.base = [b for i, b in enumerate(optimizer.base) if i == rank or i > 1]
+    mine.step(scale)
+    for owner, part in enumerate(optimizer.parts[:2]):
+        exchange([p.data for group in part.param_groups for p in group["params"]], owner)
+        part.zero_grad(set_to_none=True)
+
+
+def exchange(tensors: list[torch.Tensor], owner: int) -> None:
+    """Make `tensors` on every worker what they are on `owner`, in one message."""
+    flat = torch.cat([t.reshape(-1) for t in tensors])
+    distributed.broadcast(flat, owner)
+    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def gather_momentum(optimizer: Optimizer) -> None:
+    """Bring both halves of Muon's momentum to every worker, before a checkpoint."""
+    for owner, part in enumerate(optimizer.parts[:2]):
+        parameters = [p for group in part.param_groups for p in group["params"]]
+        for parameter in parameters:
+            part.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+        exchange([part.state[p]["momentum_buffer"] for p in parameters], owner)
+
+
 def work(rank: int, job: Job, port: int) -> None:
     """Train in one process of `job.workers`, each with documents of its own; rank 0 reports and saves."""
+    parent = os.getppid()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if job.workers > 1:
@@ -172,7 +203,7 @@ def work(rank: int, job: Job, port: int) -> None:
         model.load_state_dict(AutoModelForCausalLM.from_pretrained(job.init, dtype=torch.float32).state_dict())
         state["former_tokens"] = former["tokens"] + former.get("former_tokens", 0)
     seed = TRAIN_SEED[job.shape] + job.micro + 10_000 * rank + int(state["step"] - state["done"])
-    last = mark = time.monotonic()
+    last = time.monotonic()
     losses: list[float] = []
     for batch in stream(tokenizer, seed, int(state["done"]), job.micro):
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -184,19 +215,23 @@ def work(rank: int, job: Job, port: int) -> None:
             average_gradients(model, job.workers)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         state["tokens"] += job.micro * job.workers
-        optimizer.step(rate(state["tokens"], job.tokens, job.decay))
+        shared_step(optimizer, rate(state["tokens"], job.tokens, job.decay), rank, job.workers)
         state["step"] += 1
         state["done"] += 1
         now = time.monotonic()
         state["seconds"] += now - last
         last = now
         finished = state["tokens"] >= job.tokens or state["step"] == job.until
+        if job.workers > 1 and os.getppid() != parent:  # whoever started this run is gone: two runs must not write one checkpoint
+            break
         if rank == 0 and state["done"] % 50 == 0:
             speed = job.micro * job.workers * min(state["done"], 50) / sum_of_last(now)
             place = f"step {state['step']:.0f} tokens {state['tokens']:,.0f}"
             click.echo(f"{place} loss {np.mean(losses[-100:]):.4f} {speed:,.0f} tok/s")
-        if rank == 0 and (finished or now - mark > job.save_every):
-            mark = now
+        saving = finished or state["done"] % job.save_every == 0
+        if saving and job.workers > 1:
+            gather_momentum(optimizer)
+        if rank == 0 and saving:
             torch.save(
                 {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state},
                 saved.with_suffix(".tmp"),
@@ -204,7 +239,7 @@ def work(rank: int, job: Job, port: int) -> None:
             os.replace(saved.with_suffix(".tmp"), saved)
         if finished:
             break
-    if rank == 0:
+    if rank == 0 and (job.workers == 1 or os.getppid() == parent):
         write_base(model, job, float(np.mean(losses[-200:])), state)
 
 
@@ -240,7 +275,7 @@ def write_base(model: Qwen2ForCausalLM, job: Job, loss: float, state: dict[str, 
 @click.option(
     "--init", type=click.Path(path_type=Path, exists=True), help="Start from this base (hub layout), not from noise."
 )
-@click.option("--save-every", type=float, default=240.0, show_default=True, help="Seconds between checkpoints.")
+@click.option("--save-every", type=int, default=400, show_default=True, help="Steps between checkpoints.")
 def train_base(**options: Any) -> None:
     """Pretrain the base model SHAPE; the same command resumes."""
     job = Job(**options)

@@ -16,6 +16,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from bridge_edge.embedded.skills.drills import comparisons, sums, verdicts
 from bridge_edge.embedded.skills.material import WORDS, Item
 from bridge_edge.embedded.skills.numbers import (
     addition,
@@ -32,6 +33,7 @@ from bridge_edge.embedded.skills.numbers import (
 )
 from bridge_edge.embedded.skills.problems import accounts, budget, conditions, figures, formula, points, table
 from bridge_edge.embedded.skills.reading import compare_places, compare_teams, counting, lookup, roles, words_task
+from bridge_edge.embedded.skills.readings import cells, readings, tally, trends
 from bridge_edge.embedded.skills.sides import overlap, pairs, sides
 
 Skill = Callable[[random.Random], Item]
@@ -39,33 +41,40 @@ Skill = Callable[[random.Random], Item]
 __all__ = ["SKILLS", "WORDS", "Document", "Item", "Skill", "documents", "draw"]
 
 SKILLS: dict[str, tuple[Skill, float]] = {
-    "sides": (sides, 5.0),
-    "pairs": (pairs, 4.0),
+    "sides": (sides, 3.0),
+    "pairs": (pairs, 2.5),
     "accounts": (accounts, 1.2),
-    "overlap": (overlap, 1.5),
-    "figures": (figures, 3.0),
+    "overlap": (overlap, 1.0),
+    "figures": (figures, 1.0),
     "lookup": (lookup, 0.6),
-    "compare_places": (compare_places, 1.2),
-    "compare_teams": (compare_teams, 2.0),
-    "more_or_less": (more_or_less, 1.2),
+    "compare_places": (compare_places, 0.8),
+    "compare_teams": (compare_teams, 1.2),
+    "more_or_less": (more_or_less, 0.6),
     "compare_symbols": (compare_symbols, 0.4),
-    "addition": (addition, 2.0),
-    "subtraction": (subtraction, 1.6),
-    "multiplication": (multiplication, 1.6),
+    "addition": (addition, 1.0),
+    "subtraction": (subtraction, 0.8),
+    "multiplication": (multiplication, 0.8),
     "decimal_product": (decimal_product, 0.8),
     "division": (division, 0.3),
     "percent": (percent, 0.3),
     "counting": (counting, 0.3),
-    "points": (points, 1.3),
+    "points": (points, 1.0),
     "conditions": (conditions, 0.8),
-    "formula": (formula, 1.5),
-    "table": (table, 2.0),
+    "formula": (formula, 0.8),
+    "table": (table, 0.6),
     "cross_compare": (cross_compare, 0.6),
     "dates": (dates, 0.3),
     "units": (units, 0.4),
     "words_task": (words_task, 0.8),
     "roles": (roles, 0.6),
-    "budget": (budget, 1.6),
+    "budget": (budget, 1.2),
+    "comparisons": (comparisons, 2.5),
+    "sums": (sums, 3.5),
+    "verdicts": (verdicts, 1.5),
+    "readings": (readings, 5.0),
+    "cells": (cells, 3.0),
+    "trends": (trends, 5.0),
+    "tally": (tally, 3.0),
 }
 
 
