@@ -13,7 +13,9 @@ import pytest
 
 from bridge_edge.data.pool import near_duplicates
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
-from bridge_edge.recipes.legal.task import FORMS, PEOPLE, QUESTION, STATES, TASK, case_from
+from bridge_edge.recipes.legal.cases import FORMS, PEOPLE, STATES, case_from
+from bridge_edge.recipes.legal.story import QUESTION
+from bridge_edge.recipes.legal.task import TASK
 
 LEGALBENCH = Path(__file__).parents[2].parent / "shared" / "data" / "legalbench"
 NAMES = r"[A-Z]\w+(?:(?:, [A-Z]\w+)* and [A-Z]\w+)?"
