@@ -19,35 +19,22 @@ Not covered: cancelling a batch (the provider's console does), batches of severa
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any, TypeVar
+from dataclasses import asdict
+from itertools import islice
 
-from bridge_edge.budget import AlreadyAnswered, Answer, BudgetExhausted, InFlight, Ledger
+from bridge_edge.budget import Answer, BudgetExhausted, InFlight, Ledger, Query, Reservation
 from bridge_edge.teacher.base import Reply, Request, TeacherError
-from bridge_edge.teacher.batch_api import BYTES, LINES, BatchTeacher, State, parse_lines
+from bridge_edge.teacher.batch_api import BYTES, LINES, BatchTeacher, State
 from bridge_edge.teacher.batch_record import FOLDER, Record, Records, from_row
 from bridge_edge.teacher.batch_settle import OPEN, settle_lines
+from bridge_edge.teacher.batch_steps import Patience, Steps
 from bridge_edge.teacher.outcome import Failure, Outcome, Policy, Progress
 from bridge_edge.teacher.prompt import sanitize
 
 FINAL = {"filtered", "refused"}  # paid replies that asking again would only buy again
-GONE = "http 404"  # a service keeps batches and files for some weeks
-Got = TypeVar("Got")
-
-
-@dataclass(frozen=True)
-class Patience:
-    """Seconds between two looks at a batch (growing by half), tries of one HTTP call, and the wait for a listing."""
-
-    first_s: float = 2.0
-    most_s: float = 60.0
-    tries: int = 8
-    grace_s: float = 30.0
-    rounds: int = 3
+TOGETHER = 500  # reserved in one write
 
 
 def ask_in_batches(
@@ -82,6 +69,7 @@ class _Batches:
         for request in requests:
             self.jobs.setdefault(teacher.request_hash(request), []).append(request)
         self.records = Records(ledger.path.parent / FOLDER)
+        self.steps = Steps(teacher, self.records, patience, say)
         self.tries: Counter[str] = Counter()
         self.errors: dict[str, TeacherError] = {}
         self.answers: dict[str, Answer] = {}
@@ -128,47 +116,59 @@ class _Batches:
         """Reserve the worst case of as many requests as fit into the caps and one file; None where none does."""
         record = self.records.new(wanted, max((row["id"] for row in self.ledger.attempts()), default=0))
         self.outcome.stopped_by, self.outcome.message = None, ""
-        lines: list[str] = []
-        size = 0
-        for key in wanted:
-            request = self.jobs[key][0]
-            line = self.teacher.line(key, request) + "\n"
-            if len(lines) >= LINES or size + len(line) > BYTES:
-                break
-            try:
-                bound = self.teacher.prompt_tokens(request)
-                held = self.ledger.reserve(key, request.item_id, bound, request.max_tokens)
-            except BudgetExhausted as error:
-                self.outcome.stopped_by, self.outcome.message = error.cap, str(error)
-                break
-            except AlreadyAnswered:
-                continue
-            except InFlight as error:
-                self.errors[key] = TeacherError(str(error), "in flight elsewhere", scope="item")
-                continue
-            record.held.append(asdict(held))
-            self.tries[key] += 1
-            lines.append(line)
-            size += len(line)
-        if not lines:
+        lines = self._lines(wanted)
+        room = True
+        for start in range(0, len(lines), TOGETHER):
+            room = room and self._hold(record, list(islice(lines, start, start + TOGETHER)))
+        held = [lines[r.request_hash] for r in record.reservations()]
+        if not held:
             self.records.save(record, "done")
             return None
-        self.outcome.asked += len(lines)
-        self.records.write_input(record, lines)
+        self.outcome.asked += len(held)
+        self.records.write_input(record, held)
         self.records.save(record, "ready")
         return record
+
+    def _lines(self, wanted: list[str]) -> dict[str, str]:
+        """As many lines as fit into one file, by hash."""
+        lines: dict[str, str] = {}
+        size = 0
+        for key in wanted:
+            line = self.teacher.line(key, self.jobs[key][0]) + "\n"
+            size += len(line)
+            if len(lines) >= LINES or size > BYTES:
+                break
+            lines[key] = line
+        return lines
+
+    def _hold(self, record: Record, keys: list[str]) -> bool:
+        """Reserve some requests in one write; False where a cap is reached."""
+        asked = [self.jobs[key][0] for key in keys]
+        bound = self.teacher.prompt_tokens
+        queries = [Query(k, r.item_id, bound(r), r.max_tokens) for k, r in zip(keys, asked, strict=True)]
+        for key, found in zip(keys, self.ledger.reserve_all(queries), strict=False):
+            if isinstance(found, BudgetExhausted):
+                self.outcome.stopped_by, self.outcome.message = found.cap, str(found)
+                return False
+            if isinstance(found, InFlight):
+                self.errors[key] = TeacherError(str(found), "in flight elsewhere", scope="item")
+            elif isinstance(found, Reservation):
+                record.held.append(asdict(found))
+                self.tries[key] += 1
+        return True
 
     def _finish(self, record: Record) -> None:
         """Bring a batch from wherever it stands to its end."""
         if record.step in ("planned", "refused"):
             self._release(record, "not sent", "the batch was never submitted, or turned down")
             return
-        if record.step == "ready":
-            self._upload(record)
-        if record.step in ("uploaded", "creating"):
-            self._create(record)
-        state = self._wait(record)
-        self._settle(record, state)
+        try:
+            self.steps.submit(record)
+        except TeacherError as error:
+            if record.step == "refused":
+                self._release(record, error.status, str(error))
+            raise
+        self._settle(record, self.steps.wait(record, self._tell))
 
     def _release(self, record: Record, status: str, why: str) -> None:
         """Nothing was or will be executed: give the reservations back."""
@@ -178,79 +178,9 @@ class _Batches:
                 self.ledger.fail(from_row(row), status, why, billed=False)
         self.records.save(record, "done")
 
-    def _upload(self, record: Record) -> None:
-        name = record.file_name
-        found = self._patiently(lambda: self.teacher.find_upload(name)) if record.tried_at else None
-        if found is None:
-            record.tried_at = time.time()
-            self.records.save(record, "ready")
-            content = self.records.input(record).read_bytes()
-            found = self._patiently(lambda: self.teacher.upload(name, content))
-        record.file_id, record.tried_at = found, 0.0
-        self.records.save(record, "uploaded")
-
-    def _create(self, record: Record) -> None:
-        """Create the batch, at most once: after an attempt whose end is unknown, first look for what it left."""
-        found: str | None = None
-        for number in range(self.patience.tries):
-            if record.step == "creating":
-                found = self._look_for(record)
-            if found is None:
-                found = self._try_to_create(record, last=number + 1 == self.patience.tries)
-            if found is not None:
-                break
-            time.sleep(min(self.patience.most_s, self.patience.first_s * 2.0**number))
-        record.batch_id = found or ""
-        self.records.save(record, "created")
-        count = len(record.held)
-        self.say(f"  batch {found}: {count} requests submitted; Ctrl-C leaves it running, the same command collects it")
-
-    def _try_to_create(self, record: Record, last: bool) -> str | None:
-        record.tried_at = time.time()
-        self.records.save(record, "creating")
-        try:
-            return self.teacher.create(record.file_id, record.tag)
-        except TeacherError as error:
-            if error.billed == "no":  # refused, so there is none; for good, or for the moment
-                self.records.save(record, "uploaded" if error.retryable else "refused")
-            if record.step == "refused":
-                self._release(record, error.status, str(error))
-            if last or not error.retryable:
-                raise
-            self._pause(error, 0)
-        return None
-
-    def _look_for(self, record: Record) -> str | None:
-        while True:
-            found = self._patiently(lambda: self.teacher.find_batch(record.file_id, record.tag))
-            left = record.tried_at + self.patience.grace_s - time.time()
-            if found or left <= 0:
-                return found
-            time.sleep(min(left, self.patience.first_s))
-
-    def _wait(self, record: Record) -> State:
-        pause, shown = self.patience.first_s, ""
-        while True:
-            try:
-                state = self._patiently(lambda: self.teacher.look(record.batch_id))
-            except TeacherError as error:
-                if error.status != GONE:
-                    raise
-                self.say(f"  note: {error}; what it held stays counted as paid")
-                return State(record.batch_id, "gone")
-            if state.over:
-                return state
-            text = f"  batch {state.id}: {state.status}, {state.done} of {state.total or len(record.held)} done"
-            if text != shown:
-                self.say(text)
-            shown = text
-            self._tell()
-            time.sleep(pause)
-            pause = min(self.patience.most_s, 1.5 * pause)
-
     def _settle(self, record: Record, state: State) -> None:
         """Enter every line's result in the ledger and close the record."""
-        rows = self._lines(state)
+        rows = self.steps.results(state)
         for key, result in settle_lines(self.teacher, self.ledger, record, state, rows):
             if isinstance(result, TeacherError):
                 self.errors[key] = result
@@ -261,38 +191,6 @@ class _Batches:
         self.records.save(record, "done")
         if state.status == "failed":  # its input was found wrong, or a limit is reached: another try ends alike
             raise TeacherError(f"batch {state.id} failed: {state.problem or 'no reason given'}", "batch failed")
-
-    def _lines(self, state: State) -> dict[str, dict[str, Any]]:
-        """The lines of the output file and then of the error file, by custom_id; the first one of each counts."""
-        rows: dict[str, dict[str, Any]] = {}
-        for file_id in state.files:
-            try:
-                text = self._patiently(partial(self.teacher.download, file_id))
-            except TeacherError as error:
-                if error.status != GONE:
-                    raise
-                self.say(f"  note: {error}; what it held stays counted as paid")
-                continue
-            for row in parse_lines(text):
-                rows.setdefault(str(row.get("custom_id")), row)
-        return rows
-
-    def _patiently(self, call: Callable[[], Got]) -> Got:
-        """A call that may be repeated without cost, until it succeeds or the patience ends."""
-        for number in range(self.patience.tries):
-            try:
-                return call()
-            except TeacherError as error:
-                if not error.retryable or number + 1 == self.patience.tries:
-                    raise
-                self._pause(error, number)
-        raise AssertionError("unreachable: the last try returns or raises")
-
-    def _pause(self, error: TeacherError, number: int) -> None:
-        wait = max(error.retry_after or 0.0, min(self.patience.most_s, self.patience.first_s * 2.0**number))
-        if wait > max(self.policy.longest_pause_s, self.patience.most_s):
-            raise TeacherError(f"the service asks to wait {wait:.0f} s; run the same command again after that")
-        time.sleep(wait)
 
     def _stop(self, message: str) -> None:
         self.outcome.stopped_by, self.outcome.message = "teacher", message

@@ -19,7 +19,8 @@ from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
 from bridge_edge.teacher.base import Request, TeacherError
 from bridge_edge.teacher.batch_api import BatchTeacher, parse_lines
-from bridge_edge.teacher.batch_run import Patience, ask_in_batches
+from bridge_edge.teacher.batch_run import ask_in_batches
+from bridge_edge.teacher.batch_steps import Patience
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
 from bridge_edge.teacher.outcome import Outcome, Progress
 
@@ -257,11 +258,13 @@ url, root = sys.argv[1], Path(sys.argv[2])
 sys.path.insert(0, sys.argv[3])
 import openai
 from bridge_edge.budget import Caps, Ledger
-from bridge_edge.teacher import batch_record
+from bridge_edge.teacher import batch_record, batch_run
 from test_batch import PRICE, QUICK, requests
 from bridge_edge.teacher.batch_api import BatchTeacher
 from bridge_edge.teacher.batch_run import ask_in_batches
 from bridge_edge.teacher.openai_api import Endpoint
+
+batch_run.TOGETHER = 2  # so that a kill may come when some are reserved and some are not
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -283,7 +286,7 @@ def run(folder, point):
             return found
         setattr(owner, name, step)
     around(batch_record, "write_atomic")
-    for owner, names in ((Ledger, ("reserve", "settle", "fail")), (BatchTeacher, ("upload", "create", "download"))):
+    for owner, names in ((Ledger, ("reserve_all", "settle", "fail")), (BatchTeacher, ("upload", "create", "download"))):
         for name in names:
             around(owner, name)
     os.environ["TOY_KEY"] = "sk-canary-0123456789abcdef"
