@@ -123,9 +123,16 @@ class Dense:
         gate, up = F.linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
         return x + F.linear(F.silu(gate) * up, layer.down, layer.down_bias)
 
-    def prefill(self, ids: torch.Tensor, cache: Slots | None = None, rows: torch.Tensor | None = None) -> torch.Tensor:
+    def prefill(
+        self,
+        ids: torch.Tensor,
+        cache: Slots | None = None,
+        rows: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Final normed states (B, T, hidden), float32, of right-padded `ids` (B, T); keys and values go into the slots
-        `rows` of `cache`. What stands behind a row's own end is not seen from within it."""
+        `rows` of `cache`, those of row `source[k]` into slot `rows[k]` where several slots begin alike. What stands
+        behind a row's own end is not seen from within it."""
         batch, length = ids.shape
         cos, sin = self.rope(length)
         cos, sin = cos[None, :, None], sin[None, :, None]
@@ -135,8 +142,9 @@ class Dense:
             normed = F.rms_norm(x, (self.hidden,), layer.norm, self.eps).to(self.dtype)
             queries, keys, values = self._qkv(layer, normed, cos, sin)
             if cache is not None and rows is not None:
-                cache.keys[index][rows, :, :, :length] = keys.permute(0, 2, 3, 1)
-                cache.values[index][rows, :, :length] = values.transpose(1, 2)
+                turned, kept = keys.permute(0, 2, 3, 1), values.transpose(1, 2)
+                cache.keys[index][rows, :, :, :length] = turned if source is None else turned[source]
+                cache.values[index][rows, :, :length] = kept if source is None else kept[source]
             folded = queries.view(batch, length, self.groups, -1, self.width).permute(0, 2, 3, 1, 4)
             folded = folded.reshape(batch, self.groups, -1, self.width).to(self.dtype)
             scores = torch.matmul(folded, keys.permute(0, 2, 3, 1).to(self.dtype)).float()

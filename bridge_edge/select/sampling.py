@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
+from bridge_edge.generate.draw import drawn
 from bridge_edge.memory import trim
 from bridge_edge.parallel import side_by_side
 from bridge_edge.train.batches import bucket
@@ -106,5 +107,4 @@ def _pick(logits: torch.Tensor, temperature: float, chance: torch.Tensor | None)
     """One token a row: the one on whose stretch of the summed probabilities the random number falls."""
     if chance is None:
         return logits.argmax(-1)
-    sums = (logits.double() / temperature).softmax(-1).cumsum(-1)  # (B, V)
-    return torch.searchsorted(sums, chance[:, None].contiguous()).squeeze(1).clamp(max=logits.shape[-1] - 1)
+    return drawn(logits, temperature, chance)

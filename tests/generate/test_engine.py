@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM
 from bridge_edge.errors import UserError
 from bridge_edge.generate import engine
 from bridge_edge.generate.dense import Dense, fits
-from bridge_edge.generate.engine import FixedCache, Generated, generate, grouped, new_cache
+from bridge_edge.generate.draw import Draw
+from bridge_edge.generate.engine import Generated, generate, grouped
+from bridge_edge.generate.fixed_cache import FixedCache, new_cache
 from bridge_edge.train.models import load_model
 from tests import tiny
 
@@ -68,7 +70,9 @@ class Plain:
 
 def run(model: Any, rows: Sequence[Sequence[int]], ends: Sequence[int], **changes: Any) -> dict[int, Generated]:
     found = list(generate(model, rows, changes.pop("bound", NEW), frozenset(ends), precision="fp32", **changes))
-    assert len({g.index for g in found}) == len(found) == len(rows)
+    assert (
+        len({g.index for g in found}) == len(found) == len(rows) * (changes["draw"].samples if "draw" in changes else 1)
+    )
     return {g.index: g for g in found}
 
 
@@ -213,3 +217,37 @@ def test_batches_hold_every_row_once_within_both_bounds(monkeypatch: pytest.Monk
         assert len(group) == 1 or len(group) * longest**2 <= 4_000
     assert groups[-1] == [56]  # a prompt above the bound goes alone
     assert grouped([], [], 16) == []
+
+
+@torch.no_grad()
+def sampled_alone(model: Any, prompt: Sequence[int], chances: Sequence[float], temperature: float) -> list[int]:
+    """One sampled completion without a cache: the token on whose stretch each random number falls."""
+    ids: list[int] = []
+    for chance in chances:
+        logits = model(torch.tensor([[*prompt, *ids]])).logits[0, -1].double()
+        stretch = (logits / temperature).softmax(-1).cumsum(-1)
+        ids.append(int((stretch < chance).sum()))
+    return ids
+
+
+@pytest.mark.parametrize("batch_rows", [64, 5])
+@pytest.mark.parametrize("kind", ["qwen2", "gemma3"])  # small dense decoders, and the library's modules
+def test_samples_are_those_that_the_random_numbers_name(kind: str, batch_rows: int, tmp_path: Path) -> None:
+    folder = tiny.checkpoint(tmp_path / kind, kind)
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    rows = prompts()[:4]
+    draw = Draw(0.8, 3, [[7, i] for i in range(len(rows))])
+    model = load_model(str(folder))
+    found = {g.index: g for g in generate(model, rows, 6, frozenset(), batch_rows, "fp32", draw)}
+    assert sorted(found) == list(range(12))
+    for row in range(12):
+        assert found[row].ids == sampled_alone(plain, rows[row // 3], draw.chances(row, 6).tolist(), 0.8)
+    assert len({tuple(found[row].ids) for row in range(12)}) > 8  # the samples of a prompt differ
+
+
+def test_samples_do_not_depend_on_what_is_drawn_beside_them(tmp_path: Path) -> None:
+    model = load_model(str(tiny.checkpoint(tmp_path / "m")))
+    rows = prompts()[:3]
+    all_rows = run(model, rows, (), draw=Draw(1.0, 2, [[1, i] for i in range(3)]))
+    alone = run(model, rows[1:2], (), draw=Draw(1.0, 2, [[1, 1]]))
+    assert [alone[k].ids for k in (0, 1)] == [all_rows[k].ids for k in (2, 3)]
