@@ -25,6 +25,7 @@ from bridge_edge.phases import Context, Metrics, contradicts, fit, measure
 from bridge_edge.prices import Caps, to_usd
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
+from bridge_edge.selection import items_to_ask
 from bridge_edge.teacher.ask import Outcome, ask_all, build_prompt
 from bridge_edge.teacher.base import Request, Teacher
 from bridge_edge.teacher.batch_api import BatchTeacher
@@ -47,11 +48,6 @@ def requests_for(recipe: Recipe, samples: Sequence[Sample]) -> list[Request]:
         of_item = partial(Request.of, sample.id, messages, spec.max_tokens, spec.temperature)
         found += [of_item(sample=k) for k in range(spec.samples)]
     return found
-
-
-def items_to_ask(recipe: Recipe, selected: int) -> int:
-    """How many of the selected items are asked: `budget.queries` is a cap on calls, so samples share it."""
-    return max(1, selected // recipe.teacher.samples) if recipe.budget.queries else selected
 
 
 def caps_of(recipe: Recipe, queries: int) -> Caps:
@@ -143,7 +139,7 @@ def apprentice(ctx: Context, out: Path) -> Metrics:
     scores = measure(ctx, out, ctx.samples("data", "dev"), "gate")
     metrics["dev"] = {k: v for k, v in to_json(scores).items() if k != "per_task"}
     metrics["gate_passed"] = scores.accuracy >= recipe.gate.accuracy
-    if not metrics["gate_passed"]:
+    if not metrics["gate_passed"] and ctx.part[0] == ctx.part[1]:  # before the last round there is more to come
         asked = len(taught)
         problem = f"TA accuracy on dev is {scores.accuracy:.1%}, below the gate of {recipe.gate.accuracy:.0%}"
         hint = f"grow the budget, e.g. budget.queries={2 * asked} (the {asked} answers so far are kept)"

@@ -1,21 +1,20 @@
 """The stages of the two phases of BRIDGE (arXiv 2512.20403), each a function from files to files.
 
-Apprenticeship: data, warmup, score, select, teach, apprentice. Tutoring: annotate, align, tutor. Then baseline and
-evaluate. `stages.py` decides which of them run; nothing here knows of manifests, keys or resuming, except that a stage
-finds its own half-done files in `out` and goes on from them.
+Apprenticeship: data, warmup, score and select (selection.py), teach and apprentice (apprenticeship.py). Tutoring:
+annotate (annotation.py), align, tutor. Then baseline and evaluate. `stages.py` decides which of them run; nothing here
+knows of manifests, keys or resuming, except that a stage finds its own half-done files in `out` and goes on from them.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -27,13 +26,9 @@ from bridge_edge.embedded.skills import documents
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores, records_json, score, to_json
 from bridge_edge.generate.engine import generate
-from bridge_edge.progress import say, track
-from bridge_edge.recipe import OWN_EMBEDDINGS, ModelSpec, Recipe
+from bridge_edge.progress import track
+from bridge_edge.recipe import ModelSpec, Recipe
 from bridge_edge.run import sha256_file
-from bridge_edge.select.consistency import Check, doubtful_items, to_check, told
-from bridge_edge.select.embed import sentence_vectors, stored
-from bridge_edge.select.score import Scoring, score_pool, truth
-from bridge_edge.select.strategies import Candidates, choose
 from bridge_edge.train.batches import ANSWER, RATIONALE, Encoded
 from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.models import load_model, load_tokenizer, prepare, same_tokenizer, save_model
@@ -44,7 +39,10 @@ ALIGN_SEED, REHEARSAL_SEED = 77, 7_777
 
 @dataclass(frozen=True)
 class Context:
-    """What every stage is handed: the recipe, where finished stages lie, and the run's own folder for the ledger."""
+    """What every stage is handed: the recipe, where finished stages lie, and the run's own folder for the ledger.
+
+    Where selection goes in rounds, `part` says which round of how many this is, and `places` which stage's output is
+    meant by a name."""
 
     recipe: Recipe
     path: Path
@@ -52,9 +50,11 @@ class Context:
     concurrency: int = 4
     cache: str | None = None  # --cache: a folder, "none", or the default
     borrow: Callable[[], list[Path]] = list
+    places: Mapping[str, str] = field(default_factory=dict)
+    part: tuple[int, int] = (1, 1)
 
     def folder(self, stage: str) -> Path:
-        return self.path / stage
+        return self.path / self.places.get(stage, stage)
 
     def samples(self, stage: str, name: str) -> list[Sample]:
         return list(read_jsonl(self.folder(stage) / f"{name}.jsonl"))
@@ -151,7 +151,7 @@ def warmup(ctx: Context, out: Path) -> Metrics:
     """Label-only warm-up of the TA on a share of the pool; no teacher call."""
     recipe = ctx.recipe
     pool = ctx.samples("data", "pool")
-    chosen = random.Random(recipe.seed).sample(pool, max(1, round(recipe.warmup.fraction * len(pool))))
+    chosen = warmup_items(recipe, pool)
     if recipe.data.labels == "none":
         tokenizer, model = load_tokenizer(recipe.ta.model), load_model(recipe.ta.model)
         save_model(model, tokenizer, out, make_card(recipe))
@@ -162,58 +162,17 @@ def warmup(ctx: Context, out: Path) -> Metrics:
     )
 
 
-def score_stage(ctx: Context, out: Path) -> Metrics:
-    """Difficulty and embeddings of the whole pool under the warmed-up TA."""
-    recipe, source = ctx.recipe, str(ctx.folder("warmup"))
-    pool = ctx.samples("data", "pool")
-    spec, tokenizer, model = recipe.select, load_tokenizer(source), load_model(source, ctx.device)
-    with track("scoring", len(pool)) as advance:
-        scored = score_pool(
-            model, tokenizer, pool, recipe.task.answers, Scoring(spec.difficulty, spec.samples, recipe.seed), advance
-        )
-    hard, vectors = scored.difficulty, scored.vectors
-    metrics: Metrics = {"difficulty_mean": round(float(hard.mean()), 4)}
-    metrics["difficulty_p95"] = round(float(np.percentile(hard, 95)), 4)
-    doubtful: list[int] = []
-    if recipe.data.labels == "gold":
-        metrics |= truth(pool, scored)
-    else:
-        check = Check(spec.check, spec.samples, recipe.task.max_new_tokens, recipe.seed)
-        with track("self-consistency", max(1, len(to_check(hard, check)))) as advance:
-            doubtful, report = doubtful_items(model, tokenizer, pool, recipe.task.answers, scored, check, advance)
-        metrics["self_consistency"] = report
-        say("  " + told(report, len(pool)))
-    if spec.embeddings != OWN_EMBEDDINGS:
-        with track("embeddings", len(pool)) as advance:
-            vectors = sentence_vectors(spec.embeddings, [s.prompt for s in pool], ctx.device, advance)
-    np.save(out / "difficulty.npy", hard)
-    np.save(out / "embeddings.npy", vectors.astype(np.float16))
-    np.save(out / "doubtful.npy", np.array(doubtful, dtype=np.int64))
-    return metrics
-
-
-def budget_queries(recipe: Recipe, pool: int) -> int:
-    """How many items the budget lets be asked."""
-    if recipe.budget.queries and recipe.budget.queries > pool:
+def warmup_items(recipe: Recipe, pool: list[Sample]) -> list[Sample]:
+    """The share of the pool that the TA is warmed up on, of all kinds or of those that are named."""
+    named, wanted = set(recipe.warmup.kinds), max(1, round(recipe.warmup.fraction * len(pool)))
+    if unknown_kinds := sorted(named - {s.kind for s in pool}):
+        known = ", ".join(sorted({s.kind for s in pool if s.kind})) or "none"
         raise UserError(
-            f"budget.queries={recipe.budget.queries} is above the pool of {pool} items", "lower it, or give more data"
+            f"warmup.kinds names {unknown_kinds[0]!r}, which no item of the pool is of",
+            f"the kinds are: {known}; leave warmup.kinds out for all",
         )
-    return recipe.budget.queries or max(1, round(recipe.budget.fraction * pool))
-
-
-def select(ctx: Context, out: Path) -> Metrics:
-    """Choose the items that are put to the teacher."""
-    recipe = ctx.recipe
-    known = [(s.id, s.answer) for s in read_jsonl(ctx.folder("data") / "pool.jsonl")]  # texts are not needed here
-    score, spec = ctx.folder("score"), recipe.select
-    hard = np.load(score / "difficulty.npy")
-    groups = [answer for _, answer in known] if recipe.data.labels == "gold" else None
-    candidates = Candidates(hard, stored(score / "embeddings.npy"), groups, np.load(score / "doubtful.npy").tolist())
-    queries = budget_queries(recipe, len(known))
-    chosen = choose(candidates, queries, spec.strategy, spec.alpha, spec.trim, recipe.seed)
-    rows = [{"id": known[i][0], "rank": k, "difficulty": round(float(hard[i]), 5)} for k, i in enumerate(chosen)]
-    (out / "selected.json").write_text(json.dumps(rows, indent=0))
-    return {"selected": len(chosen), "difficulty_mean": round(float(hard[chosen].mean()), 4)}
+    fitting = [s for s in pool if s.kind in named] if named else pool
+    return random.Random(recipe.seed).sample(fitting, min(wanted, len(fitting)))
 
 
 def align(ctx: Context, out: Path) -> Metrics:

@@ -25,11 +25,11 @@ from bridge_edge.data.samples import Sample, read_jsonl
 from bridge_edge.estimate import Tokens, money, percentile, stopping_cap, tokens_of
 from bridge_edge.footprint import disk_needed, memory_needed
 from bridge_edge.host import memory_available
-from bridge_edge.phases import budget_queries
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
-from bridge_edge.run import Run, all_runs, digest_tree, run_path, write_atomic
-from bridge_edge.stages import KEY, STAGES, stage_key
+from bridge_edge.run import Run, all_runs, run_path, write_atomic
+from bridge_edge.selection import budget_queries, items_to_ask
+from bridge_edge.stages import KEY, find_equal, needed_for, stage_key
 
 FILE = "plan.json"
 ASSUMED_RATE, ASSUMED_START_S = 60.0, 1.0  # tokens a second and time to first token of an API, where nothing is known
@@ -43,7 +43,8 @@ class Step:
     name: str
     title: str
     action: str  # "finished", "copy", "resume" or "work"
-    source: str = ""
+    source: str = ""  # the run that it is copied from, and the name that it has there
+    copied: str = ""
     seconds: float | None = None
 
 
@@ -52,8 +53,8 @@ def steps(run: Run, recipe: Recipe, others: Sequence[Run]) -> list[Step]:
     outputs: dict[str, str] = {}
     found = []
     alike = [r for r in others if (r.manifest.get("recipe"), r.manifest.get("scale")) == (recipe.name, recipe.scale)]
-    for stage in STAGES:
-        seconds = _seconds(stage.name, [run, *alike])
+    for stage in needed_for(None, recipe.select.rounds):
+        seconds = _seconds(stage.name, [run, *alike]) or _seconds(stage.kind, [run, *alike])
         if not set(stage.needs) <= set(outputs):
             found.append(Step(stage.name, stage.title, "work", seconds=seconds))
             continue
@@ -62,25 +63,15 @@ def steps(run: Run, recipe: Recipe, others: Sequence[Run]) -> list[Step]:
         if record and record["key"] == key and run.folder(stage.name).is_dir():
             outputs[stage.name] = record["output"]
             found.append(Step(stage.name, stage.title, "finished", seconds=0.0))
-        elif (source := _equal(stage.name, key, run, others)) is not None:
-            outputs[stage.name] = source.manifest["stages"][stage.name]["output"]
-            found.append(Step(stage.name, stage.title, "copy", source.path.name, 0.0))
+        elif (equal := find_equal(others, stage, key, run)) is not None:
+            source, name = equal
+            outputs[stage.name] = source.manifest["stages"][name]["output"]
+            found.append(Step(stage.name, stage.title, "copy", source.path.name, name, 0.0))
         else:
             marker = run.folder(f"{stage.name}.partial") / KEY
             half = marker.exists() and marker.read_text() == key
             found.append(Step(stage.name, stage.title, "resume" if half else "work", seconds=seconds))
     return found
-
-
-def _equal(name: str, key: str, run: Run, others: Sequence[Run]) -> Run | None:
-    """Another run whose finished stage is the same and unchanged."""
-    if name == "teach" and (run.path / apprenticeship.LEDGER).exists():
-        return None
-    for other in others:
-        record, folder = other.stage(name), other.folder(name)
-        if record and record["key"] == key and folder.is_dir() and digest_tree(folder) == record["output"]:
-            return other
-    return None
 
 
 def _seconds(name: str, runs: Sequence[Run]) -> float | None:
@@ -99,12 +90,13 @@ def make_plan(recipe: Recipe, runs_dir: Path, concurrency: int) -> dict[str, Any
     todo = steps(run, recipe, others)
     pool, asked, known = _questions(run, recipe, todo, others)
     requests = apprenticeship.requests_for(recipe, asked)
-    calls = apprenticeship.items_to_ask(recipe, budget_queries(recipe, len(pool))) * recipe.teacher.samples
+    calls = items_to_ask(recipe, budget_queries(recipe, len(pool))) * recipe.teacher.samples
     ledgers = [p for r in [run, *others] if (p := r.path / apprenticeship.LEDGER).exists()]
     tokens = tokens_of(recipe, asked, requests, ledgers)
     teach = next(step for step in todo if step.name == "teach")
     seconds = 0.0 if teach.action in ("finished", "copy") else _teacher_seconds(recipe, tokens, calls, concurrency)
     times = {s.name: seconds if s.name == "teach" else s.seconds for s in todo}
+    times |= {s.name: 0.0 for s in todo if s.name.startswith("teach-")}  # of an earlier round: in the whole already
     parts = [t for t in times.values() if t is not None]
     where = next(p for p in [runs_dir.resolve(), *runs_dir.resolve().parents] if p.exists())
     return {
@@ -138,7 +130,7 @@ def _questions(
     def folder(name: str) -> Path | None:
         step = next(s for s in todo if s.name == name)
         if step.action == "copy":
-            return next(r.folder(name) for r in others if r.path.name == step.source)
+            return next(r.folder(step.copied) for r in others if r.path.name == step.source)
         return run.folder(name) if step.action == "finished" else None
 
     data, select = folder("data"), folder("select")

@@ -162,6 +162,7 @@ class WarmupSpec(Spec):
     """Label-only warm-up of the assistant; no teacher call."""
 
     fraction: float = Field(0.1, gt=0, le=1)
+    kinds: tuple[str, ...] = Field((), description="only items of these kinds, to study a shift; empty: of all")
     epochs: float = Field(1, gt=0)
     lr: float = Field(5e-4, gt=0)
 
@@ -181,6 +182,7 @@ class SelectSpec(Spec):
         OWN_EMBEDDINGS, min_length=1, description="ta: its hidden states; else a sentence-transformers model"
     )
     check: int = Field(200, ge=0, description="easy items without labels that are put to the self-consistency check")
+    rounds: int = Field(1, ge=1, le=100, description="parts the budget is spent in, the TA being trained in between")
     alpha: float = Field(0.5, ge=0, le=1, description="weight of difficulty against diversity")
     trim: float = Field(0.03, ge=0, lt=0.5, description="share of the hardest items dropped as probable label noise")
 
@@ -266,9 +268,34 @@ class Recipe(Spec):
             raise ValueError("teacher=local decodes greedily, so its samples would all be equal; set teacher.samples=1")
         if self.data.pool is not None and self.budget.queries is not None and self.budget.queries > self.data.pool:
             raise ValueError(f"budget.queries={self.budget.queries} is above the pool of {self.data.pool}")
+        if self.budget.queries is not None and self.select.rounds > self.budget.queries:
+            raise ValueError(
+                f"select.rounds={self.select.rounds} is above budget.queries={self.budget.queries}: "
+                "each round asks at least one item"
+            )
         if self.data.labels == "none" and self.select.difficulty in ("loss", "pass-rate"):
             raise ValueError(
                 f"select.difficulty={self.select.difficulty} needs labels; with data.labels=none set "
                 "select.difficulty=entropy (or token-entropy, margin, disagreement)"
             )
         return self
+
+
+NEUTRAL: dict[str, Any] = {"select.rounds": 1, "warmup.kinds": []}
+"""Keys that came after version 0.1.0, each with the value at which it changes nothing."""
+
+
+def settings(recipe: Recipe) -> dict[str, Any]:
+    """The values that fingerprints are made of: all, but the `NEUTRAL` ones where they change nothing.
+
+    So a key that is new in the recipe gives no new name to the run folders and stages that came before it.
+    """
+    whole = recipe.model_dump(mode="json")
+    for dotted, value in NEUTRAL.items():
+        *parts, last = dotted.split(".")
+        place = whole
+        for part in parts:
+            place = place[part]
+        if place[last] == value:
+            del place[last]
+    return whole

@@ -21,7 +21,7 @@ from typing import Any
 
 from bridge_edge import __version__
 from bridge_edge.errors import UserError
-from bridge_edge.recipe import Recipe
+from bridge_edge.recipe import Recipe, settings
 from bridge_edge.recipe_io import dump
 
 SCHEMA = 1
@@ -89,7 +89,7 @@ def environment() -> dict[str, Any]:
 
 def run_path(runs_dir: Path, recipe: Recipe) -> Path:
     """Where the run of a recipe lies: same resolved recipe, same directory."""
-    digest = sha256_text(canonical(recipe.model_dump(mode="json")))[:10]
+    digest = sha256_text(canonical(settings(recipe)))[:10]
     return runs_dir / f"{recipe.name}-{digest}"
 
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bridge_edge import annotation, apprenticeship, phases
+from bridge_edge import annotation, apprenticeship, phases, selection
 from bridge_edge.memory import release
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.progress import say
-from bridge_edge.recipe import OWN_EMBEDDINGS, Recipe
+from bridge_edge.recipe import OWN_EMBEDDINGS, Recipe, settings
+from bridge_edge.rounds import expand, recipe_of
 from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, sha256_file, sha256_text
 from bridge_edge.train.models import locate
 
@@ -31,7 +32,10 @@ SCORED = ("select.difficulty", "select.samples", "select.embeddings", "select.ch
 @dataclass(frozen=True)
 class Stage:
     """`reads` names the parts of the recipe that shape the output, `needs` the stages whose output it reads. A higher
-    `version` makes former outputs of this stage stale."""
+    `version` makes former outputs of this stage stale.
+
+    Where selection goes in rounds there are several of a `kind` (see `rounds.py`): `places` maps what the work calls a
+    stage to the one that it reads, and `part` says which round of how many this is."""
 
     name: str
     title: str
@@ -39,6 +43,13 @@ class Stage:
     reads: tuple[str, ...]
     needs: tuple[str, ...] = ()
     version: int = 1
+    kind: str = ""
+    places: tuple[tuple[str, str], ...] = ()
+    part: tuple[int, int] = (1, 1)
+
+    def seen(self, recipe: Recipe) -> Recipe:
+        """The recipe as this stage sees it."""
+        return recipe if self.part == (1, 1) else recipe_of(recipe, self.part)
 
 
 STAGES = (
@@ -58,7 +69,7 @@ STAGES = (
     Stage(
         "score",
         "Difficulty and embeddings of the pool",
-        phases.score_stage,
+        selection.score_stage,
         (*SCORED, "task.answers", "task.max_new_tokens", "data.labels", "seed"),
         ("data", "warmup"),
         version=3,
@@ -66,7 +77,7 @@ STAGES = (
     Stage(
         "select",
         "Selection of what to ask",
-        phases.select,
+        selection.select,
         ("select", "budget", "data.labels", "seed"),
         ("data", "score"),
         version=3,
@@ -124,7 +135,7 @@ STAGES = (
 
 def slice_of(recipe: Recipe, reads: Sequence[str]) -> dict[str, Any]:
     """The values of the dotted names in `reads`."""
-    whole = recipe.model_dump(mode="json")
+    whole = settings(recipe)
     found: dict[str, Any] = {}
     for dotted in reads:
         value: Any = whole
@@ -159,31 +170,33 @@ def _file_digests(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
 
 def stage_key(stage: Stage, recipe: Recipe, outputs: dict[str, str]) -> str:
     """Key of `stage` for `recipe`, given the digests of the outputs it reads."""
+    recipe, places = stage.seen(recipe), stage.places or [(name, name) for name in stage.needs]
     parts = {
-        "stage": stage.name,
+        "stage": stage.kind or stage.name,
         "version": stage.version,
         "recipe": slice_of(recipe, stage.reads),
-        "inputs": {name: outputs[name] for name in stage.needs},
+        "inputs": {place: outputs[name] for place, name in places},
         "bases": _base_digest(recipe, stage.reads),
         "files": _file_digests(recipe, stage.reads),
     }
     return sha256_text(canonical(parts))
 
 
-def needed_for(target: str | None) -> list[Stage]:
+def needed_for(target: str | None, rounds: int = 1) -> list[Stage]:
     """All stages, or the ones that `target` rests on (itself included), in their order."""
+    stages = expand(STAGES, rounds)
     if target is None:
-        return list(STAGES)
+        return stages
     wanted = {target}
-    for stage in reversed(STAGES):
+    for stage in reversed(stages):
         if stage.name in wanted:
             wanted.update(stage.needs)
-    return [stage for stage in STAGES if stage.name in wanted]
+    return [stage for stage in stages if stage.name in wanted]
 
 
 def run_stages(run: Run, recipe: Recipe, ctx: Context, target: str | None = None) -> int:
     """Bring the stages that `target` needs (default: all) up to date; returns how many did any work."""
-    stages = needed_for(target)
+    stages = needed_for(target, recipe.select.rounds)
     outputs: dict[str, str] = {}
     worked = 0
     neighbours = [r for r in all_runs(run.path.parent) if r.path != run.path]
@@ -204,31 +217,41 @@ def run_stages(run: Run, recipe: Recipe, ctx: Context, target: str | None = None
             say(f"{head}: taken from an equal run")
         else:
             say(head)
-            if not worked and any(s.name == "teach" for s in stages[number - 1 :]):
+            if not worked and any((s.kind or s.name) == "teach" for s in stages[number - 1 :]):
                 apprenticeship.make_teacher(recipe, [])  # a missing key or file is said before hours of work
-            _work(run, stage, key, ctx)
+            _work(run, stage, key, replace(ctx, recipe=stage.seen(recipe), places=dict(stage.places), part=stage.part))
             worked += 1
         outputs[stage.name] = run.manifest["stages"][stage.name]["output"]
     return worked
 
 
-def _take_from(neighbours: Sequence[Run], stage: Stage, key: str, run: Run) -> bool:
-    """Copy an equal finished stage of another run, if its files are still what its manifest says."""
-    if stage.name == "teach" and (run.path / apprenticeship.LEDGER).exists():
-        return False  # this run has paid for something itself: teach goes on from that, and takes over the rest
+def find_equal(neighbours: Sequence[Run], stage: Stage, key: str, run: Run) -> tuple[Run, str] | None:
+    """Another run and its stage (of any round) with this key, if its files are still what its manifest says."""
+    teaches = (stage.kind or stage.name) == "teach"
+    if teaches and (stage.part != (1, 1) or (run.path / apprenticeship.LEDGER).exists()):
+        return None  # of a ledger that holds more than this, or beside an own one: teach works, and takes answers over
     for other in neighbours:
-        record = other.stage(stage.name)
-        folder = other.folder(stage.name)
-        if not record or record["key"] != key or not folder.is_dir() or digest_tree(folder) != record["output"]:
-            continue
-        partial = run.folder(f"{stage.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(folder, partial)
-        if stage.name == "teach":
-            _copy_ledger(other.path / apprenticeship.LEDGER, run.path / apprenticeship.LEDGER)
-        commit(run, stage.name, partial, {**record, "taken_from": other.path.name})
-        return True
-    return False
+        found = [stage.name] if teaches else other.manifest.get("stages", {})
+        for name in found:
+            record, folder = other.stage(name), other.folder(name)
+            if record and record["key"] == key and folder.is_dir() and digest_tree(folder) == record["output"]:
+                return other, name
+    return None
+
+
+def _take_from(neighbours: Sequence[Run], stage: Stage, key: str, run: Run) -> bool:
+    """Copy an equal finished stage of another run, where there is one."""
+    found = find_equal(neighbours, stage, key, run)
+    if found is None:
+        return False
+    other, name = found
+    partial = run.folder(f"{stage.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(other.folder(name), partial)
+    if stage.name == "teach":
+        _copy_ledger(other.path / apprenticeship.LEDGER, run.path / apprenticeship.LEDGER)
+    commit(run, stage.name, partial, {**other.manifest["stages"][name], "taken_from": other.path.name})
+    return True
 
 
 def _copy_ledger(source: Path, target: Path) -> None:

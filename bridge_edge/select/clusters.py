@@ -13,7 +13,7 @@ Not covered: choosing the number of clusters from the data.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -71,9 +71,9 @@ def stratified(ranks: np.ndarray, allowed: np.ndarray, vectors: np.ndarray, budg
     return np.concatenate(hardest)[np.argsort(places, kind="stable")][:budget].tolist()
 
 
-def typical(vectors: np.ndarray, budget: int, seed: int) -> list[int]:
-    """TypiClust's items: typical of the clusters that nothing has been chosen from yet."""
-    chosen: list[int] = []
+def typical(vectors: np.ndarray, budget: int, seed: int, already: Sequence[int] = ()) -> list[int]:
+    """TypiClust's items: typical of the clusters that nothing has been chosen from yet, `already` included."""
+    chosen, budget = list(already), budget + len(already)
     rng = np.random.default_rng(seed)
     for count in _schedule(len(vectors)):
         groups = members(clusters(vectors, count, seed))
@@ -81,7 +81,7 @@ def typical(vectors: np.ndarray, budget: int, seed: int) -> list[int]:
         chosen += _cover(vectors, groups, chosen, min(budget, budget if last else count) - len(chosen), rng)
         if len(chosen) >= budget:
             break
-    return chosen[:budget]
+    return chosen[len(already) : budget]
 
 
 def _schedule(items: int) -> Iterator[int]:

@@ -12,6 +12,7 @@ Memory: the pool, O(n), and one chunk. Not covered: vectors that do not fit into
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,13 +35,24 @@ class State:
 
 
 def greedy(
-    ranks: np.ndarray, vectors: np.ndarray, budget: int, alpha: float, allowed: np.ndarray, first: int
+    ranks: np.ndarray,
+    vectors: np.ndarray,
+    budget: int,
+    alpha: float,
+    allowed: np.ndarray,
+    first: int,
+    already: Sequence[int] = (),
 ) -> list[int]:
-    """`budget` items of those `allowed`, beginning with `first`, in the order of the pick."""
+    """`budget` items of those `allowed`, in the order of the pick; what was chosen `already` counts for distances.
+
+    The pick begins with `first`, or with the best item beside those chosen already where there are any.
+    """
     state = State(vectors, ranks.astype(np.float32), np.full(len(vectors), np.inf, dtype=np.float32), allowed.copy())
-    chosen = [first]
-    state.open[first] = False
-    approach(state, chosen)
+    chosen = [] if already else [first]
+    centres = list(already) or chosen
+    state.open[centres] = False
+    for start in range(0, len(centres), BLOCK):
+        approach(state, centres[start : start + BLOCK])
     length = SHORTEST
     while len(chosen) < budget:
         largest = float(state.distance[state.open].max())

@@ -7,7 +7,9 @@ the prompt's tokens vary more for short prompts, so a k-center took those for th
 legal pool 8 % were of its corporations' kind, against 12 % of the pool, and 21 % by the last token.)
 
 An answer is asked for directly ("Answer: X" after the prompt), which is what the warm-up taught. Where the options are
-known, one pass an option gives every measure. Not covered: difficulty of the rationale.
+known, one pass an option gives every measure. An assistant that has learnt to explain first finds the words "Answer:"
+unlikely right after a prompt, so between rounds of selection the loss counts the answer alone (`Scoring.given`). Not
+covered: difficulty of the rationale.
 """
 
 from __future__ import annotations
@@ -37,11 +39,13 @@ LONGEST_ANSWER = 24
 
 @dataclass(frozen=True)
 class Scoring:
-    """How difficulty is measured: the name of the measure, the answers drawn for the sampled ones, the seed."""
+    """How difficulty is measured: the name of the measure, the answers drawn for the sampled ones, the seed; `given`
+    takes "Answer:" for granted, so that the loss is that of the answer itself."""
 
     difficulty: str
     samples: int = 8
     seed: int = 0
+    given: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,12 @@ class Scored:
 
 @dataclass
 class Readings:
-    """Of o tails after each of n prompts: mean and summed NLL and mean token entropy (n, o); entropy and margin (n,)
-    of the token that follows the last tail; the states of the prompts' last tokens (n, H)."""
+    """Of o tails after each of n prompts: mean NLL, the same behind the skipped tokens, summed NLL, mean token entropy
+    (n, o); entropy and margin (n,) of the token that follows the last tail; the states of the prompts' last tokens
+    (n, H)."""
 
     mean: np.ndarray
+    given: np.ndarray
     total: np.ndarray
     entropy: np.ndarray
     next_entropy: np.ndarray
@@ -67,7 +73,7 @@ class Readings:
 
     @staticmethod
     def empty(items: int, tails: int, width: int) -> Readings:
-        shapes = [(items, tails)] * 3 + [(items,)] * 2 + [(items, width)]
+        shapes = [(items, tails)] * 4 + [(items,)] * 2 + [(items, width)]
         return Readings(*(np.zeros(shape, dtype=np.float32) for shape in shapes))
 
 
@@ -96,7 +102,7 @@ def score_pool(
     if name == "loss":
         tails = [[t] for t in option_ids(tokenizer, [s.answer or "" for s in pool])]
         found = read(model, prompts, tails, len(marker), advance, max_tokens)
-        return Scored(found.mean[:, 0], found.vectors)
+        return Scored((found.given if how.given else found.mean)[:, 0], found.vectors)
     options = option_ids(tokenizer, answers) if answers else [marker]
     found = read(model, prompts, [options] * len(pool), len(marker), advance, max_tokens)
     direct, votes = None, None
@@ -149,7 +155,7 @@ def read(
     advance: Advance,
     max_tokens: int,
 ) -> Readings:
-    """One forward pass for each tail of each prompt; the first `skip` tokens of a tail do not count for its entropy."""
+    """One forward pass for each tail of each prompt; the first `skip` tokens do not count for entropy and `given`."""
     width = model.config.get_text_config().hidden_size
     found = Readings.empty(len(prompts), max(map(len, tails)), width)
     lengths = [len(p) + max(len(t) for t in ts) for p, ts in zip(prompts, tails, strict=True)]
@@ -207,6 +213,7 @@ def _forward(
     at, k = where
     found.total[at, k] = total.cpu().numpy()
     found.mean[at, k] = (total / sizes).cpu().numpy()
+    found.given[at, k] = (summed(nll * weight) / summed(weight)).cpu().numpy()
     found.entropy[at, k] = (summed(_entropies(logs.exp()) * weight) / summed(weight)).cpu().numpy()
     found.next_entropy[at] = _entropies(after).cpu().numpy()
     found.next_margin[at] = (1 - (best[:, 0] - best[:, 1])).cpu().numpy()

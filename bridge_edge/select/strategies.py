@@ -56,13 +56,15 @@ class Candidates:
 
 @dataclass(frozen=True)
 class View:
-    """What a strategy is handed: ranks (n,) in [0, 1], which items may be picked, float32 vectors, alpha and seed."""
+    """What a strategy is handed: ranks (n,) in [0, 1], which items may be picked, float32 vectors, alpha and seed, and
+    the items that were chosen before (none of which is allowed)."""
 
     ranks: np.ndarray
     allowed: np.ndarray
     vectors: np.ndarray
     alpha: float
     seed: int
+    already: Sequence[int] = ()
 
 
 def percentile_ranks(values: np.ndarray) -> np.ndarray:
@@ -92,7 +94,8 @@ def ranks_within(values: np.ndarray, groups: Sequence[str | None]) -> np.ndarray
 
 
 def _random(view: View, budget: int) -> list[int]:
-    return np.random.default_rng(view.seed).permutation(len(view.ranks))[:budget].tolist()
+    order = np.random.default_rng(view.seed).permutation(len(view.ranks))
+    return order[~np.isin(order, view.already)][:budget].tolist()
 
 
 def _difficulty(view: View, budget: int) -> list[int]:
@@ -104,12 +107,12 @@ def _bridge(view: View, budget: int) -> list[int]:
     if not view.alpha:
         return _diversity(view, budget)
     first = int(np.argmax(np.where(view.allowed, view.ranks, -1)))
-    return greedy(view.ranks, view.vectors, budget, view.alpha, view.allowed, first)
+    return greedy(view.ranks, view.vectors, budget, view.alpha, view.allowed, first, view.already)
 
 
 def _diversity(view: View, budget: int) -> list[int]:
     first = int(np.random.default_rng(view.seed).choice(np.where(view.allowed)[0]))
-    return greedy(view.ranks, view.vectors, budget, 0.0, view.allowed, first)
+    return greedy(view.ranks, view.vectors, budget, 0.0, view.allowed, first, view.already)
 
 
 STRATEGIES: dict[str, Callable[[View, int], list[int]]] = {
@@ -117,17 +120,23 @@ STRATEGIES: dict[str, Callable[[View, int], list[int]]] = {
     "random": _random,
     "difficulty": _difficulty,
     "diversity": _diversity,
-    "facility-location": lambda view, budget: facility(view.vectors, budget, view.seed),
+    "facility-location": lambda view, budget: facility(view.vectors, budget, view.seed, already=view.already),
     "kmeans": lambda view, budget: stratified(view.ranks, view.allowed, view.vectors, budget, view.seed),
-    "typiclust": lambda view, budget: typical(view.vectors, budget, view.seed),
+    "typiclust": lambda view, budget: typical(view.vectors, budget, view.seed, view.already),
 }
 BY_DIFFICULTY = ("bridge", "difficulty", "kmeans")
 
 
 def choose(
-    pool: Candidates, budget: int, strategy: str, alpha: float = 0.5, trim: float = 0.0, seed: int = 0
+    pool: Candidates,
+    budget: int,
+    strategy: str,
+    alpha: float = 0.5,
+    trim: float = 0.0,
+    seed: int = 0,
+    already: Sequence[int] = (),
 ) -> list[int]:
-    """Indices of `budget` items of the pool, in the order in which they are worth asking.
+    """Indices of `budget` items of the pool, in the order in which they are worth asking, those chosen `already` first.
 
     The hardest `trim` share is left out by the strategies that look at difficulty, as probable label noise, unless
     the budget needs it. Doubtful items count as the hardest and are not left out. Deterministic for a seed.
@@ -143,7 +152,13 @@ def choose(
         allowed = ranks <= 1 - trim
         allowed[doubtful] = True
         ranks[doubtful] = 1.0
-        if allowed.sum() < budget:
-            allowed[:] = True
+    before = list(already)[:budget]
+    wanted = budget - len(before)
+    allowed[before] = False
+    if allowed.sum() < wanted:
+        allowed[:] = True
+        allowed[before] = False
+    if not wanted:
+        return before
     vectors = pool.embeddings.astype(np.float32, copy=False)
-    return STRATEGIES[strategy](View(ranks, allowed, vectors, alpha, seed), budget)
+    return before + STRATEGIES[strategy](View(ranks, allowed, vectors, alpha, seed, before), wanted)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bridge_edge.data.samples import Sample, write_jsonl
-from bridge_edge.phases import Context, score_stage, select
+from bridge_edge.phases import Context
 from bridge_edge.recipe_io import load_recipe
+from bridge_edge.selection import score_stage, select
 from tests import tiny
 from tests.select.test_consistency import encoder
 

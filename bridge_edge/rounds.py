@@ -1,0 +1,88 @@
+"""Selection in rounds: the budget is spent in parts, and the assistant that is trained in between scores the pool anew.
+
+`expand` turns the stages of a run into those of `select.rounds` rounds. Each round but the last one brings stages of
+its own, named after it: score, select, teach, apprentice of the last round keep the plain names, so whatever reads a
+finished run finds there what it would find in a run of one round. In round k
+
+    score       the pool is scored by the warmed-up assistant (round 1) or by the assistant of round k - 1
+    select      items are chosen beside those that the rounds before have asked, up to k/r of the budget
+    teach       only the new ones are sent; the former answers come from the run's own ledger
+    apprentice  the assistant is trained from its warm-up on all answers so far, never on from the round before, so
+                that its weights depend on what was asked and not on the way there
+
+A round sees the recipe as if k/r of the budget were all of it and there were no rounds (`recipe_of`). Its stages are
+then those of a run with that budget, and equal work is shared: a budget of 800 in 4 rounds goes on from one of 400 in
+2, and asks for what is new. Every cap is shared out alike, so that the first round cannot spend what is meant for the
+last.
+
+Not covered: rounds of different sizes; scoring by the assistant's own rationales (the pool is answered directly).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bridge_edge.recipe import Recipe
+
+if TYPE_CHECKING:
+    from bridge_edge.stages import Stage
+
+OFTEN = ("score", "select", "teach", "apprentice")
+SCORER, ASKED = "scorer", "asked"
+"""What the stages of a later round read beside the usual: the assistant that scores, and the selection so far."""
+
+
+def expand(stages: Sequence[Stage], rounds: int) -> list[Stage]:
+    """The stages of a run with so many rounds, in their order."""
+    if rounds == 1 or not any(stage.name in OFTEN for stage in stages):
+        return list(stages)
+    loop = {stage.name: stage for stage in stages if stage.name in OFTEN}
+    found: list[Stage] = []
+    for stage in stages:
+        if stage.name not in loop:
+            found.append(stage)
+        elif stage.name == OFTEN[0]:
+            found += [_in_round(loop[name], k, rounds) for k in range(1, rounds + 1) for name in OFTEN]
+    return found
+
+
+def name_in(name: str, k: int, rounds: int) -> str:
+    """The name of a stage in round k; the last round has the plain names."""
+    return f"{name}-{k}" if name in OFTEN and k < rounds else name
+
+
+def _in_round(stage: Stage, k: int, rounds: int) -> Stage:
+    """A stage as it is in round k: its name, and which stages it reads in the places of the usual ones."""
+    places = {name: name_in(name, k, rounds) for name in stage.needs}
+    if k > 1 and stage.name == "score":
+        places = {"data": "data", SCORER: name_in("apprentice", k - 1, rounds)}
+    elif k > 1 and stage.name == "select":
+        places[ASKED] = name_in("select", k - 1, rounds)
+    return replace(
+        stage,
+        name=name_in(stage.name, k, rounds),
+        title=f"{stage.title} (round {k} of {rounds})",
+        needs=tuple(places.values()),
+        kind=stage.name,
+        places=tuple(places.items()),
+        part=(k, rounds),
+    )
+
+
+def recipe_of(recipe: Recipe, part: tuple[int, int]) -> Recipe:
+    """The recipe as round k of r sees it: k/r of every cap, no rounds, and no gate before the last round."""
+    k, rounds = part
+    changes: dict[str, Any] = {"select": recipe.select.model_copy(update={"rounds": 1})}
+    if k < rounds:
+        budget, share = recipe.budget, k / rounds
+        caps: dict[str, float | None] = {"usd": None if budget.usd is None else budget.usd * share}
+        if budget.queries is None:
+            caps["fraction"] = budget.fraction * share
+        for name in ("queries", "tokens"):
+            whole = getattr(budget, name)
+            caps[name] = None if whole is None else max(1, round(whole * share))
+        changes["budget"] = budget.model_copy(update=caps)
+        changes["gate"] = recipe.gate.model_copy(update={"on_fail": "continue"})
+    return recipe.model_copy(update=changes)
