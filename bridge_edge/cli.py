@@ -140,6 +140,56 @@ def plan(words: tuple[str, ...], runs_dir: Path, concurrency: int, as_json: bool
     emit(as_json, found, plan_text(found))
 
 
+@cli.command()
+@click.argument("words", nargs=-1, metavar="recipe=NAME [EXPERIMENT ...] [key=value ...]")
+@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each arm.")
+@click.option("--list", "as_list", is_flag=True, help="Name the experiments and run nothing.")
+@click.option("--smoke", is_flag=True, help="Tiny sizes: shows that it runs, and its figures mean nothing.")
+@click.option("--paid", is_flag=True, help="Agree to ask a paid teacher for the whole grid.")
+@click.option(
+    "--data",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Score on these files too; may be given again.",
+)
+@runs_option
+@click.option("--device", default="cpu", show_default=True, help="Torch device, e.g. cpu or cuda.")
+@click.option("--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Teacher calls at once.")
+@click.option("--cache", metavar="DIR|none", default=None, help="Answers bought by earlier runs, as in distill.")
+@threads_option
+@json_option
+def ablate(
+    words: tuple[str, ...],
+    as_list: bool,
+    smoke: bool,
+    paid: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare arms of a recipe over seeds, with paired intervals; the same command again resumes.
+
+    \b
+    bridge-edge ablate --list
+    bridge-edge ablate recipe=legal --seeds 3
+    bridge-edge ablate recipe=legal budgets selection budget.usd=2
+    """
+    if as_list:
+        from bridge_edge.ablate.verb import listing, listing_text
+
+        emit(as_json, {"experiments": listing()}, listing_text())
+        return
+    use_threads(options["threads"])
+    from bridge_edge.ablate.cells import Setting
+    from bridge_edge.ablate.verb import ablate as run_ablate
+
+    found = run_ablate(words, Setting(words=(), **options), smoke, paid)
+    text = found.pop("text")
+    emit(as_json, found, f"{text}\nReport     {found['folder']}/report.md")
+    if found["failed"]:
+        sys.exit(1)
+
+
 def use_threads(threads: int | None) -> None:
     """Bound torch's threads before any work; the count never enters a stage's key."""
     import torch
@@ -169,7 +219,7 @@ def chosen_model(model: str | None, runs_dir: Path) -> Path:
 @cli.command()
 @click.argument("model", required=False)
 @click.option("--format", "formats", type=click.Choice(["gguf", "onnx", "all"]), default="gguf", show_default=True)
-@click.option("--quant", default=None, help="Q8_0, Q4_K_M, auto ... (gguf), int4, fp32 ... (onnx); default by size.")
+@click.option("--quant", default=None, help="Q8_0, Q4_K_M, auto ... (gguf), fp32, fp16, int8, int4 (onnx).")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder (default: export/ in the run).")
 @click.option(
     "--calibration",
@@ -190,6 +240,14 @@ def chosen_model(model: str | None, runs_dir: Path) -> Path:
     help="Points of dev accuracy that --quant auto may lose.",
 )
 @click.option("--items", type=click.IntRange(1), default=200, show_default=True, help="Dev items for the checks.")
+@click.option("--block-size", type=int, default=None, help="ONNX: weights to a scale, 16 to 256.  [default: 32]")
+@click.option(
+    "--accuracy-level",
+    type=int,
+    default=None,
+    help="ONNX: activations as 1 fp32, 2 fp16, 3 bf16, 4 int8.  [default: 4]",
+)
+@click.option("--algorithm", default=None, help="ONNX: rtn, k_quant, k_quant_mixed ...  [default: k_quant for int4]")
 @runs_option
 @threads_option
 @json_option

@@ -36,6 +36,9 @@ class ExportOptions:
     minutes: float = 15.0
     max_drop: float = 0.5
     items: int = 200
+    block_size: int | None = None
+    accuracy_level: int | None = None
+    algorithm: str | None = None
 
 
 def export_to(
@@ -50,6 +53,9 @@ def export_to(
             f"no model at {str(source)!r}", "name a run, a checkpoint folder, or leave it out for the latest run"
         )
     base = out or ((run_of(source) or source.parent) / "export")
+    blocks = (options.block_size, options.accuracy_level, options.algorithm)
+    if "onnx" not in formats and any(given is not None for given in blocks):
+        raise UserError("block size, accuracy level and algorithm are for ONNX", "add --format onnx, or leave them out")
     results = []
     for fmt in formats:
         kind = resolve_quant(fmt, options.quant, count_parameters(source))
@@ -83,10 +89,11 @@ def _prompts(source: Path, options: ExportOptions) -> list[str | Sample]:
 
 def _wish(source: Path, fmt: str, quant: str, options: ExportOptions) -> Any:
     """The options as the export package takes them."""
-    from bridge_edge.export.wish import Goal, Wish
+    from bridge_edge.export.wish import Blocks, Goal, Wish
 
     if fmt != "gguf":
-        return Wish(facts=facts(source))
+        blocks = Blocks(options.block_size, options.accuracy_level, options.algorithm)
+        return Wish(facts=facts(source), blocks=blocks)
     from bridge_edge.export.quantize import AUTO, parse_types
 
     texts = calibration(source, options.calibration) if options.importance else []

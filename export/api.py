@@ -20,7 +20,7 @@ from typing import Any
 from bridge_edge.data.card import Card
 from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError, unknown
-from bridge_edge.export.checkpoint import check_weights, count_parameters
+from bridge_edge.export.checkpoint import check_finite, check_weights, count_parameters
 from bridge_edge.export.journal import journal_path
 from bridge_edge.export.layout import write_layout
 from bridge_edge.export.parity import DEFAULT_PROMPTS, MAX_NEW_TOKENS, ParityError, compare
@@ -60,9 +60,9 @@ def resolve_quant(fmt: str, quant: str | None, parameters: int) -> str:
         from bridge_edge.export import quantize
 
         return quantize.check_quant(quant) if quant else quantize.default_quant(parameters)
-    from bridge_edge.export import onnx_export
+    from bridge_edge.export import onnx_types
 
-    return onnx_export.check_precision(quant) if quant else onnx_export.default_precision(parameters)
+    return onnx_types.check_precision(quant) if quant else onnx_types.default_precision(parameters)
 
 
 def export_student(
@@ -91,7 +91,7 @@ def export_student(
         if fmt == "gguf":
             made = _gguf(model_dir, partial, quant, prompts, threads, wish)
         else:
-            made = _onnx(model_dir, partial, quant, parameters)
+            made = _onnx(model_dir, partial, quant, parameters, wish)
         parity = _parity(model_dir, made, prompts, threads)
         done = Exported(**{**asdict(made), "parity": parity})
         text = json.dumps(done.to_json(), indent=2, sort_keys=True)
@@ -134,12 +134,17 @@ def _gguf(folder: Path, partial: Path, quant: str, prompts: Prompts, threads: in
     return Exported(path, "gguf", quant, size, bits, other, importance=used, search=searched)
 
 
-def _onnx(folder: Path, partial: Path, quant: str, parameters: int) -> Exported:
-    from bridge_edge.export.onnx_export import fallbacks, make_onnx, weight_bytes
+def _onnx(folder: Path, partial: Path, quant: str, parameters: int, wish: Wish) -> Exported:
+    from bridge_edge.export.onnx_export import make_onnx
+    from bridge_edge.export.onnx_graph import fallbacks, weight_bytes
+    from bridge_edge.export.onnx_types import TYPES
 
-    make_onnx(folder, partial, quant)
+    check_weights(folder)
+    check_finite(folder)
+    graph = make_onnx(folder, partial, quant, wish.blocks)
     size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
-    return Exported(partial, "onnx", quant, size, 8 * weight_bytes(partial) / parameters, fallbacks(partial, quant))
+    bits = 8 * weight_bytes(partial, graph.relative_to(partial).as_posix()) / parameters
+    return Exported(partial, "onnx", quant, size, bits, fallbacks(graph, TYPES[quant].bits))
 
 
 def _parity(folder: Path, made: Exported, prompts: Prompts, threads: int | None) -> dict[str, Any]:

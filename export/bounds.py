@@ -27,6 +27,7 @@ BOUNDS = {
     "F32": Bound(1e-3, 0.98, 1.0, 0.0),  # llama.cpp keeps keys and values in 16 bits whatever the weights' type
     "fp32": Bound(1e-4, 0.99, 1.0, 0.0),
     "F16": Bound(1e-3, 0.98, 0.98, 0.0),
+    "fp16": Bound(1e-3, 0.98, 0.98, 0.0),
     "BF16": Bound(5e-3, 0.97, 0.9, 0.5),
     "Q8_0": Bound(0.01, 0.95, 0.0, 0.5),
     "int8": Bound(0.02, 0.95, 0.0, 1.0),

@@ -1,7 +1,7 @@
 """Look at a checkpoint before work is spent on it: is it whole, and of the shape that its config says?
 
 transformers fills a missing tensor with random numbers and a warning, so a truncated copy would export without a word.
-Not covered: the values of the weights, which are checked while they are written.
+Not covered: values that are finite but wrong; parity tells those.
 """
 
 from __future__ import annotations
@@ -99,3 +99,15 @@ def check_weights(folder: Path) -> None:
                 f"tensor {name!r} has the shape {list(have[name])}; config.json asks for {list(shape)}",
                 "config.json and the weights are of different models",
             )
+
+
+def check_finite(folder: Path) -> None:
+    """No weight is NaN or infinite; for exporters that would round such a block to something without a word."""
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as handle:
+            for name in handle.keys():  # noqa: SIM118
+                tensor = handle.get_tensor(name)
+                if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                    raise UserError(
+                        f"tensor {name!r} holds values that are not finite", "the training diverged; train again"
+                    )

@@ -20,14 +20,25 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """For ONNX in integers: weights that share a scale, the accuracy level of activations (1 fp32, 2 fp16, 3 bf16,
+    4 int8) and the builder's algorithm; None leaves each to the type."""
+
+    size: int | None = None
+    accuracy: int | None = None
+    algorithm: str | None = None
+
+
+@dataclass(frozen=True)
 class Wish:
     """`calibration`: texts of the task for the importance matrix (none: no matrix); `types`: tensor types by name or
-    pattern; `goal`: for quant auto; `facts`: lines for the model card, by heading."""
+    pattern; `goal`: for quant auto; `facts`: lines for the model card, by heading; `blocks`: for ONNX."""
 
     calibration: tuple[Sample, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
     goal: Goal = Goal()
     facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    blocks: Blocks = Blocks()
 
 
 NOTHING = Wish()

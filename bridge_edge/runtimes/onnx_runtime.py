@@ -1,7 +1,7 @@
 """A student as an ONNX folder, run by onnxruntime-genai on the CPU.
 
-The tokenizer is the folder's own, through transformers. External weight data must lie beside the model: a file that
-points elsewhere is refused before any native code opens it. Prompts are run one after another, because the runtime
+The tokenizer is the folder's own, through transformers. What the folder names must be plain files inside it:
+`onnx_check` refuses anything else before native code opens it. Prompts are run one after another, because the runtime
 derives the attention mask of a padded batch from the padding id, which may be a real token.
 """
 
@@ -14,52 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime_genai as og
 
 from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError
+from bridge_edge.runtimes.onnx_check import check_external, read_config
 from bridge_edge.runtimes.torch_runtime import chat_ids, load_tokenizer
-
-CONFIG = "genai_config.json"
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """genai_config.json, with the keys that this runtime needs present and the model file inside the folder."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        model = config["model"]
-        name = model["decoder"]["filename"]
-        missing = [key for key in ("vocab_size", "context_length", "eos_token_id") if key not in model]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / CONFIG} is not usable: {error!r}", "export the model again") from None
-    if missing:
-        raise UserError(f"{folder / CONFIG} lacks model.{missing[0]}", "export the model again")
-    if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
-        raise UserError(f"{folder / CONFIG} names the model file {name!r}, which is not there", "export it again")
-    return dict(config)
-
-
-def check_external(folder: Path, name: str) -> list[str]:
-    """Names of the external data files; refuses links, absolute paths and paths that leave the folder."""
-    try:
-        model = onnx.load(folder / name, load_external_data=False)
-    except Exception as error:
-        raise UserError(f"{folder / name} is not an ONNX model: {type(error).__name__}", "export it again") from None
-    places = {
-        entry.value
-        for tensor in model.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    for place in places:
-        file = folder / place
-        if Path(place).name != place or file.is_symlink() or not file.is_file():
-            raise UserError(
-                f"{folder / name} keeps weights at {place!r}", "external data must be a plain file beside the model"
-            )
-    return sorted(places)
 
 
 class ONNXRuntime:
@@ -111,8 +71,12 @@ class ONNXRuntime:
         params.set_search_options(
             max_length=length, min_length=0, do_sample=False, num_beams=1, repetition_penalty=1.0, batch_size=1
         )
-        generator = og.Generator(self._model, params)
-        generator.append_tokens(np.array([list(ids)], dtype=np.int32))
+        try:
+            generator = og.Generator(self._model, params)
+            generator.append_tokens(np.array([list(ids)], dtype=np.int32))
+        except RuntimeError as error:
+            first = (str(error).splitlines() or ["no reason given"])[0]
+            raise UserError(f"onnxruntime cannot run {self.path}: {first[:300]}", "export the model again") from None
         return generator
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:

@@ -1,20 +1,17 @@
 """export_student from end to end: formats, defaults, verdicts, and a clean disk after failures."""
 
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
 
 from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError
 from bridge_edge.export import api, parity, quantize
 from bridge_edge.export.api import count_parameters, export_student
 from bridge_edge.export.bounds import BOUNDS, Bound
-from bridge_edge.export.onnx_export import check_graph
 from bridge_edge.export.parity import ParityError, compare, log_softmax
 from bridge_edge.runtimes.load import load_runtime
 from tests import tiny
@@ -34,7 +31,8 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("gguf", "q8_0", 2e-3, (8.4, 8.8)),
         ("gguf", "Q4_K_M", 0.08, (4.5, 6)),
         ("onnx", "fp32", 1e-9, (32, 40)),
-        ("onnx", "int8", 2e-3, (8, 20)),
+        ("onnx", "fp16", 1e-5, (16, 17)),
+        ("onnx", "int8", 2e-3, (8, 10)),
         ("onnx", "int4", 0.12, (4, 8)),
     ],
 )
@@ -59,26 +57,12 @@ def test_formats(
         assert done.bytes == done.path.stat().st_size
 
 
-def test_onnx_folder_is_complete(student: Path, tmp_path: Path) -> None:
-    level, handlers = logging.getLogger().level, list(logging.getLogger().handlers)
-    done = export_student(student, tmp_path / "out", "onnx", "int4", tiny.PROMPTS, 1)
-    assert (logging.getLogger().level, logging.getLogger().handlers) == (level, handlers)
-    names = {p.name for p in done.path.iterdir()}
-    assert {"model.onnx", "model.onnx.data", "genai_config.json", "tokenizer.json", "bridge_edge.json"} <= names
-    assert not any(p.is_symlink() for p in done.path.rglob("*"))
-    assert "chat_template" in json.loads((done.path / "tokenizer_config.json").read_text())
-    search = json.loads((done.path / "genai_config.json").read_text())["search"]
-    assert search["do_sample"] is False
-    check_graph(done.path / "model.onnx")
-    assert AutoTokenizer.from_pretrained(done.path).chat_template == tiny.tokenizer().chat_template
-
-
 def test_defaults_depend_on_the_size(student: Path) -> None:
     assert api.resolve_quant("gguf", None, count_parameters(student)) == "Q8_0"
     assert api.resolve_quant("onnx", None, count_parameters(student)) == "int8"
     assert api.resolve_quant("gguf", None, 500_000_000) == "Q4_K_M"
     assert api.resolve_quant("onnx", None, 500_000_000) == "int4"
-    assert set(quantize.QUANTS) | {"fp32", "int8", "int4", "auto"} == set(BOUNDS)
+    assert set(quantize.QUANTS) | {"fp32", "fp16", "int8", "int4", "auto"} == set(BOUNDS)
 
 
 def test_count_parameters(student: Path) -> None:
@@ -89,7 +73,7 @@ def test_count_parameters(student: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fmt", "quant", "match"),
-    [("gguff", None, "export format"), ("gguf", "Q9", "GGUF type"), ("onnx", "fp16", "ONNX precision")],
+    [("gguff", None, "export format"), ("gguf", "Q9", "GGUF type"), ("onnx", "fp8", "ONNX precision")],
 )
 def test_unknown_names(student: Path, tmp_path: Path, fmt: str, quant: str | None, match: str) -> None:
     with pytest.raises(UserError, match=match):

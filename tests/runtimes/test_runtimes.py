@@ -18,6 +18,8 @@ from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.runtimes.template import render
 from tests import tiny
 
+GRAPH, DATA = "onnx/model.onnx", "onnx/model.onnx_data"
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -157,24 +159,24 @@ def test_pickled_weights_are_refused(root: Path, tmp_path: Path) -> None:
         load_runtime(tmp_path / "m")
 
 
-@pytest.mark.parametrize("place", ["../model.onnx.data", "/etc/hostname", "missing.data"])
+@pytest.mark.parametrize("place", ["../model.onnx_data", "/etc/hostname", "missing.data"])
 def test_external_data_elsewhere_is_refused(root: Path, tmp_path: Path, place: str) -> None:
     shutil.copytree(root / "onnx", tmp_path / "m")
-    shutil.copy(root / "onnx" / "model.onnx.data", tmp_path / "model.onnx.data")
-    model = onnx.load(tmp_path / "m" / "model.onnx", load_external_data=False)
+    shutil.copy(root / "onnx" / DATA, tmp_path / "m" / "model.onnx_data")
+    model = onnx.load(tmp_path / "m" / GRAPH, load_external_data=False)
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
             if entry.key == "location":
                 entry.value = place
-    (tmp_path / "m" / "model.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "m" / GRAPH).write_bytes(model.SerializeToString())
     with pytest.raises(UserError, match="keeps weights at"):
         load_runtime(tmp_path / "m")
 
 
 def test_external_data_behind_a_link_is_refused(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "onnx", tmp_path / "m")
-    (tmp_path / "m" / "model.onnx.data").rename(tmp_path / "elsewhere")
-    (tmp_path / "m" / "model.onnx.data").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "m" / DATA).rename(tmp_path / "elsewhere")
+    (tmp_path / "m" / DATA).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="keeps weights at"):
         load_runtime(tmp_path / "m")
 
