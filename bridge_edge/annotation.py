@@ -1,64 +1,67 @@
-"""Annotation: the TA answers the whole pool, and what it wrote is filtered before the student learns from it.
+"""Annotation: the assistant writes on the whole pool, a vote chooses, and filters decide what the student is shown.
 
-What: greedy completions of every pool item, written as they come; then the filters, each counted in the stage's
-figures: they must parse and end, hit the gold answer where there is one, state no false sum or comparison, and belong
-to the surest share. None of them needs the teacher or knows the domain.
-Why: a small TA is often right for wrong reasons. Its own mean log-probability tells such rationales apart, and false
-arithmetic can simply be recomputed.
-Not covered: several samples an item with a vote, near-duplicates among rationales.
+What: one draft of every pool item, or k sampled ones (`annotate.samples`), written as they come by the engine that
+the recipe names; then the vote and the filters (`generate/drafts.py`, `generate/filters.py`). Three files are left:
+raw.jsonl with every draft, decisions.jsonl with what became of each item and why, annotations.jsonl for the student.
+Why: the assistant is free and often right for wrong reasons, so many drafts and hard filters cost time alone.
+Not covered: judging what a rationale means.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bridge_edge.data.arithmetic import first_error
-from bridge_edge.data.card import parse
-from bridge_edge.data.encode import prompt_ids
 from bridge_edge.data.pool import load_task
-from bridge_edge.data.samples import ASSISTANT, Sample, write_jsonl
+from bridge_edge.data.samples import Sample, write_jsonl
 from bridge_edge.errors import UserError
-from bridge_edge.generate.engine import generate
-from bridge_edge.phases import Context, Metrics, contradicts
-from bridge_edge.progress import track
+from bridge_edge.generate.drafts import Draft, Wish, vote
+from bridge_edge.generate.filters import Entry, Row, sift, table
+from bridge_edge.generate.writers import Setting, make_writer
+from bridge_edge.phases import Context, Metrics
+from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
-from bridge_edge.train.models import load_model, load_tokenizer
 
 CHUNK = 16  # times `batch_rows`: written, or lost with a kill, at once; long enough to keep all slots busy
+LEDGER = "assistant.sqlite"  # calls to an assistant that is served elsewhere
+DECISIONS = "decisions.jsonl"
 
 
 def annotate(ctx: Context, out: Path) -> Metrics:
-    """Let the TA answer the whole pool, batch by batch; finished batches survive a kill.
+    """Let the assistant write on the whole pool, batch by batch; finished batches survive a kill.
 
     The batches are the same however often the stage is interrupted, and so are the figures in them.
     """
-    recipe, source = ctx.recipe, str(ctx.folder("apprentice"))
+    recipe, spec = ctx.recipe, ctx.recipe.annotate
     pool, lines = ctx.samples("data", "pool"), out / "raw.jsonl"
-    rows = recipe.annotate.batch_rows
-    step = CHUNK * rows
+    step = max(1, CHUNK * spec.batch_rows // spec.samples)
     order = sorted(pool, key=lambda s: len(s.prompt))
     batches = [order[start : start + step] for start in range(0, len(order), step)]
-    done = _finished_batches(lines, batches)
-    tokenizer, model = load_tokenizer(source), load_model(source, ctx.device)
-    ends = frozenset([tokenizer.eos_token_id])
-    with track("annotation", len(pool)) as advance, lines.open("a", encoding="utf-8") as file:
-        advance(min(len(pool), done * step), "resumed" if done else "")
-        for part in batches[done:]:
-            ids = prompt_ids(tokenizer, [s.prompt for s in part])
-            records = []
-            for row in generate(model, ids, recipe.task.max_new_tokens, ends, rows, recipe.ta.precision):
-                text = str(tokenizer.decode(row.ids, skip_special_tokens=True))
-                known = {"logprob": round(row.logprob, 5), "ended": row.ended, "tokens": len(row.ids)}
-                records.append({"id": part[row.index].id, "text": text, **known})
-            file.write("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
-            file.flush()
-            advance(len(part), "")
-    return _keep(recipe, pool, {r["id"]: r for r in map(json.loads, _whole_lines(lines))}, out)
+    done = _finished_batches(lines, batches, spec.samples)
+    wish = Wish(recipe.task.max_new_tokens, spec.samples, spec.heat, spec.seed)
+    setting = Setting(
+        ctx.folder("apprentice"), out, ctx.path / LEDGER, ctx.device, recipe.ta.precision, ctx.concurrency, ctx.convert
+    )
+    if batches[done:]:
+        writer = make_writer(spec, wish, setting)
+        with track("annotation", len(pool), 10.0) as advance, lines.open("a", encoding="utf-8") as file:
+            advance(min(len(pool), done * step), "resumed" if done else "")
+            for part in batches[done:]:
+                records = []
+                for place, draft in writer.write(part):
+                    records.append(draft.record(part[place].id))
+                    advance(1 / spec.samples, "")
+                file.write("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+                file.flush()
+        writer.close()
+    (out / "assistant.gguf").unlink(missing_ok=True)  # what one engine needed on the way
+    drafts: dict[str, list[Draft]] = {}
+    for record in map(json.loads, _whole_lines(lines)):
+        drafts.setdefault(record["id"], []).append(Draft.of(record))
+    return _keep(recipe, pool, drafts, out)
 
 
 def _whole_lines(path: Path) -> list[str]:
@@ -66,73 +69,71 @@ def _whole_lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.exists() else []
 
 
-def _finished_batches(path: Path, batches: list[list[Sample]]) -> int:
+def _finished_batches(path: Path, batches: list[list[Sample]], samples: int = 1) -> int:
     """How many leading batches the file holds in full; what a kill cut off behind them is dropped from it."""
     lines, position, finished = _whole_lines(path), 0, 0
     for batch in batches:
-        part = lines[position : position + len(batch)]
+        part = lines[position : position + len(batch) * samples]
         try:
-            found = {json.loads(line)["id"] for line in part}
+            found = sorted((record["id"], record.get("sample", 0)) for record in map(json.loads, part))
         except ValueError:
             break
-        if found != {s.id for s in batch}:
+        if found != sorted((s.id, k) for s in batch for k in range(samples)):
             break
-        position, finished = position + len(batch), finished + 1
+        position, finished = position + len(part), finished + 1
     if path.exists():
         path.write_text("".join(line + "\n" for line in lines[:position]), encoding="utf-8")
     return finished
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """A usable annotation: the sample with the TA's rationale and answer, and how sure the TA was (mean log-prob)."""
-
-    sample: Sample
-    logprob: float
-
-
-def _keep(recipe: Recipe, pool: list[Sample], raw: dict[str, dict[str, Any]], out: Path) -> Metrics:
-    """Filter the annotations as the recipe asks, and count what each filter took."""
-    spec, usable, dropped = recipe.annotate, [], Counter[str]()
+def _keep(recipe: Recipe, pool: Sequence[Sample], drafts: dict[str, list[Draft]], out: Path) -> Metrics:
+    """Vote on each item's drafts, filter what came of it as the recipe asks, and count what each filter took."""
+    entries = []
     for sample in pool:
-        record = raw[sample.id]
-        parsed = parse(record["text"], recipe.task.answers)
-        if parsed.answer is None or not record["ended"]:
-            dropped["unparsed"] += 1
-        elif spec.keep == "answer" and contradicts(parsed.answer, sample.answer):
-            dropped["answer_missed"] += 1
-        elif spec.arithmetic and first_error(parsed.rationale):
-            dropped["false_arithmetic"] += 1
-        else:
-            told = replace(sample, rationale=parsed.rationale, answer=parsed.answer, provenance=ASSISTANT)
-            usable.append(Annotation(told, record["logprob"]))
-    if not usable:
+        verdict = vote(drafts[sample.id], recipe.task.answers, sample.answer)
+        best = verdict.candidates[0] if verdict.candidates else None
+        entries.append(Entry(sample, verdict, len(drafts[sample.id]), best))
+    kept, rows = sift(entries, recipe.annotate, _checker(recipe))
+    with (out / DECISIONS).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(e.record(), ensure_ascii=False, sort_keys=True) + "\n" for e in entries)
+    for line in table(rows).splitlines():
+        say(f"  {line}")
+    if not kept:
+        most = max(rows, key=lambda row: row.removed)
         raise UserError(
-            "no annotation of the assistant was usable", "raise the budget, or train it longer with ta.epochs"
+            f"no annotation of the assistant was usable ({most.removed} of {len(pool)} fell to {most.name!r})",
+            "raise the budget, train it longer with ta.epochs, or loosen the filters (annotate.*)",
         )
-    kept = surest(usable, spec.surest)
-    dropped["unsure"] = len(usable) - len(kept)
-    write_jsonl(out / "annotations.jsonl", kept)
-    metrics: Metrics = {"kept": len(kept), "pool": len(pool), "tokens": sum(r["tokens"] for r in raw.values())}
-    metrics |= {name: dropped[name] for name in ("unparsed", "answer_missed", "false_arithmetic", "unsure")}
-    if recipe.task.module and not recipe.data.path and not recipe.data.hub:
-        task = load_task(recipe.task.module)
-        wrong = sum(not task.check(s, s.rationale or "", s.answer or "").steps for s in kept)
-        metrics["right_answer_wrong_steps"] = round(wrong / len(kept), 4)
+    write_jsonl(out / "annotations.jsonl", [e.annotated() for e in kept])
+    return _metrics(recipe, entries, kept, rows, sum(d.tokens for some in drafts.values() for d in some))
+
+
+def _metrics(recipe: Recipe, entries: list[Entry], kept: list[Entry], rows: list[Row], tokens: int) -> Metrics:
+    """Figures of the stage: what was kept, what each filter took, how far the drafts agreed."""
+    metrics: Metrics = {"kept": len(kept), "pool": len(entries), "tokens": tokens}
+    metrics |= {row.name: row.removed for row in rows}
+    metrics["filters"] = [asdict(row) for row in rows]
+    if recipe.annotate.samples > 1:
+        metrics["drafts"] = sum(e.drafts for e in entries)
+        metrics["agreement"] = round(sum(e.verdict.agreement for e in entries) / len(entries), 4)
+    if rows[-1].wrong_steps is not None:
+        metrics["right_answer_wrong_steps"] = rows[-1].wrong_steps
     return metrics
 
 
-def surest(annotations: Sequence[Annotation], share: float) -> list[Sample]:
-    """The `share` of the annotations with the highest mean log-probability, in their own order.
+def _checker(recipe: Recipe) -> Any:
+    """Tells whether an entry's steps are wrong, where a domain can; None where nobody can."""
+    if not recipe.task.module or recipe.data.path or recipe.data.hub:
+        return None
+    task, known = load_task(recipe.task.module), {}
 
-    Taken within each answer, since a TA may be surer of one answer than of the other, and the student must not learn
-    that balance.
-    """
-    groups: dict[str | None, list[int]] = {}
-    for place, one in enumerate(annotations):
-        groups.setdefault(one.sample.answer, []).append(place)
-    kept: set[int] = set()
-    for places in groups.values():
-        ranked = sorted(places, key=lambda i: -annotations[i].logprob)
-        kept.update(ranked[: max(1, round(share * len(ranked)))])
-    return [annotations[i].sample for i in sorted(kept)]
+    def wrong(entry: Entry) -> bool:
+        if entry.best is None:
+            return False
+        key = (entry.sample.id, entry.chosen.draft.sample)
+        if key not in known:
+            parsed = entry.chosen.parsed
+            known[key] = not task.check(entry.sample, parsed.rationale, parsed.answer or "").steps
+        return known[key]
+
+    return wrong

@@ -50,6 +50,7 @@ class Context:
     concurrency: int = 4
     cache: str | None = None  # --cache: a folder, "none", or the default
     borrow: Callable[[], list[Path]] = list
+    convert: Callable[[Path, Path], None] | None = None  # a checkpoint to GGUF F16, for annotate.engine=llama-cpp
     places: Mapping[str, str] = field(default_factory=dict)
     part: tuple[int, int] = (1, 1)
 

@@ -197,10 +197,28 @@ class GateSpec(Spec):
 class AnnotateSpec(Spec):
     """Annotation of the pool by the assistant."""
 
+    engine: Literal["native", "transformers", "llama-cpp", "vllm", "openai"] = Field(
+        "native", description="what the assistant runs in; openai: served elsewhere, at base_url as model"
+    )
+    base_url: str | None = Field(None, description="engine openai: the address, e.g. http://host:8000/v1")
+    model: str | None = Field(None, description="engine openai: the assistant's name there")
+    api_key_env: str = Field("", description="engine openai: the variable with the key; empty where none is needed")
+    samples: int = Field(1, ge=1, le=64, description="drafts an item; their answers are put to a vote")
+    temperature: float | None = Field(None, ge=0, le=2, description="null: 0 (greedy) for one draft, 0.7 for several")
+    seed: int = Field(0, ge=0, description="of the drawn drafts")
     keep: Literal["answer", "all"] = Field("answer", description="answer: drop annotations that miss the gold answer")
+    agreement: float = Field(0.0, ge=0, le=1, description="share of an item's drafts that must agree on its answer")
     arithmetic: bool = Field(True, description="drop rationales that state a false sum or comparison of numbers")
     surest: float = Field(1.0, gt=0, le=1, description="share kept within each answer, by mean log-probability")
+    near_duplicate: float | None = Field(None, gt=0, le=1, description="Jaccard from which a rationale repeats another")
+    longest: int | None = Field(None, ge=1, description="tokens from which a draft is long; null: no length control")
+    long_share: float = Field(0.2, ge=0, le=1, description="share of long drafts that may be kept")
     batch_rows: int = Field(64, ge=1, description="prompts decoded at once on each core")
+
+    @property
+    def heat(self) -> float:
+        """The temperature that is meant."""
+        return (0.7 if self.samples > 1 else 0.0) if self.temperature is None else self.temperature
 
 
 class AlignSpec(Spec):
@@ -266,6 +284,15 @@ class Recipe(Spec):
             raise ValueError("teacher=local needs teacher.model, a folder, a hub id or a .gguf file")
         if self.teacher.kind == "local" and self.teacher.samples > 1:
             raise ValueError("teacher=local decodes greedily, so its samples would all be equal; set teacher.samples=1")
+        if self.annotate.samples > 1 and self.annotate.heat == 0:
+            raise ValueError(
+                f"annotate.samples={self.annotate.samples} at temperature 0 would all be equal; "
+                "set annotate.temperature=0.7 or annotate.samples=1"
+            )
+        if self.annotate.engine == "openai" and not (self.annotate.base_url and self.annotate.model):
+            raise ValueError(
+                "annotate.engine=openai needs annotate.base_url and annotate.model, where the assistant is served"
+            )
         if self.data.pool is not None and self.budget.queries is not None and self.budget.queries > self.data.pool:
             raise ValueError(f"budget.queries={self.budget.queries} is above the pool of {self.data.pool}")
         if self.budget.queries is not None and self.select.rounds > self.budget.queries:
@@ -281,7 +308,21 @@ class Recipe(Spec):
         return self
 
 
-NEUTRAL: dict[str, Any] = {"select.rounds": 1, "warmup.kinds": []}
+NEUTRAL: dict[str, Any] = {
+    "select.rounds": 1,
+    "warmup.kinds": [],
+    "annotate.engine": "native",
+    "annotate.base_url": None,
+    "annotate.model": None,
+    "annotate.api_key_env": "",
+    "annotate.samples": 1,
+    "annotate.temperature": None,
+    "annotate.seed": 0,
+    "annotate.agreement": 0.0,
+    "annotate.near_duplicate": None,
+    "annotate.longest": None,
+    "annotate.long_share": 0.2,
+}
 """Keys that came after version 0.1.0, each with the value at which it changes nothing."""
 
 

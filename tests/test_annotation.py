@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bridge_edge.annotation import Annotation, _keep, surest
-from bridge_edge.data.samples import Sample, read_jsonl
+from bridge_edge.annotation import DECISIONS, _keep, annotate
+from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
 from bridge_edge.errors import UserError
+from bridge_edge.generate.drafts import Draft, vote
+from bridge_edge.generate.filters import Entry, too_long, unsure
+from bridge_edge.generate.likeness import near_duplicates_of
+from bridge_edge.phases import Context
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
 
@@ -28,11 +33,18 @@ def recipe(*changes: str) -> Recipe:
     return load_recipe(["recipe=legal", *changes])
 
 
-def raw(cut: int | None = None) -> dict[str, dict[str, object]]:
-    return {
-        s.id: {"text": text, "logprob": -0.1 * i, "ended": i != cut, "tokens": 10}
-        for i, (s, text) in enumerate(zip(POOL, TEXTS, strict=True))
-    }
+def draft(text: str, logprob: float | None = -0.5, sample: int = 0, tokens: int = 10, ended: bool = True) -> Draft:
+    return Draft(text, tokens, logprob, ended, sample)
+
+
+def raw(cut: int | None = None) -> dict[str, list[Draft]]:
+    pairs = enumerate(zip(POOL, TEXTS, strict=True))
+    return {s.id: [draft(text, -0.1 * i, ended=i != cut)] for i, (s, text) in pairs}
+
+
+def entry(name: str, *drafts: Draft, gold: str | None = None) -> Entry:
+    verdict = vote(drafts, (), gold)
+    return Entry(Sample(name, gold), verdict, len(drafts), verdict.candidates[0] if verdict.candidates else None)
 
 
 def kept(out: Path) -> list[str]:
@@ -77,16 +89,143 @@ def test_a_completion_cut_off_at_the_bound_is_not_kept(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("generic")
 def test_nothing_usable_is_said(tmp_path: Path) -> None:
-    empty = {k: {**v, "text": "?"} for k, v in raw().items()}
+    empty = {k: [draft("?")] for k in raw()}
     with pytest.raises(UserError, match="no annotation of the assistant was usable"):
         _keep(recipe(), POOL, empty, tmp_path)
     assert not (tmp_path / "annotations.jsonl").exists()
 
 
 def test_the_surest_are_taken_within_each_answer() -> None:
-    sure = [Annotation(Sample(f"y{i}", "Yes"), -0.01 * i) for i in range(8)]
-    unsure = [Annotation(Sample(f"n{i}", "No"), -1.0 - i) for i in range(4)]
-    chosen = surest([*unsure, *sure], 0.5)
-    assert [s.prompt for s in chosen] == ["n0", "n1", "y0", "y1", "y2", "y3"]
-    assert [s.prompt for s in surest(unsure, 0.01)] == ["n0"]  # never an answer without an example
-    assert json.dumps([s.prompt for s in surest(sure, 1.0)]) == json.dumps([f"y{i}" for i in range(8)])
+    sure = [entry(f"y{i}", draft("Answer: Yes", -0.01 * i)) for i in range(8)]
+    unsure_ones = [entry(f"n{i}", draft("Answer: No", -1.0 - i)) for i in range(4)]
+
+    def left(entries: list[Entry], share: float) -> list[str]:
+        out = unsure(entries, recipe(f"annotate.surest={share}").annotate)
+        return [e.sample.prompt for i, e in enumerate(entries) if i not in out]
+
+    assert left([*unsure_ones, *sure], 0.5) == ["n0", "n1", "y0", "y1", "y2", "y3"]
+    assert left(unsure_ones, 0.01) == ["n0"]  # never an answer without an example
+    assert left(sure, 1.0) == [f"y{i}" for i in range(8)]
+
+
+def test_an_engine_that_reports_no_probabilities_cannot_be_asked_for_the_surest() -> None:
+    entries = [entry("a", draft("Answer: Yes", None))]
+    assert unsure(entries, recipe("annotate.surest=1").annotate) == {}
+    with pytest.raises(UserError, match="log-probabilities"):
+        unsure(entries, recipe("annotate.surest=0.5").annotate)
+
+
+def test_without_labels_the_majority_wins_and_its_surest_draft_stands_for_it() -> None:
+    said = [draft("a.\nAnswer: No", -0.1, 0), draft("b.\nAnswer: Yes", -0.9, 1), draft("c.\nAnswer: yes", -0.4, 2)]
+    found = vote([*said, draft("?", -0.1, 3)], ("Yes", "No"), None)
+    assert [c.draft.sample for c in found.candidates] == [2, 1]
+    assert (found.votes, found.agreement, found.by) == ({"no": 1, "yes": 2}, 0.5, "majority")
+
+
+def test_with_labels_a_draft_that_is_right_wins_against_the_majority() -> None:
+    said = [draft("a.\nAnswer: No", -0.1, 0), draft("b.\nAnswer: No", -0.9, 1), draft("c.\nAnswer: Yes", -2.0, 2)]
+    found = vote(said, ("Yes", "No"), "Yes")
+    assert [c.draft.sample for c in found.candidates] == [2]
+    assert (found.agreement, found.by) == (pytest.approx(1 / 3), "gold")
+    assert [c.draft.sample for c in vote(said[:2], ("Yes", "No"), "Yes").candidates] == [0, 1]
+
+
+def test_a_draft_with_true_sums_is_taken_before_a_surer_one_with_a_false_sum() -> None:
+    found = vote([draft("2 + 2 = 5.\nAnswer: 1", -0.1, 0), draft("2 + 2 = 4.\nAnswer: 1", -3.0, 1)], (), None)
+    assert [(c.draft.sample, bool(c.false)) for c in found.candidates] == [(1, False), (0, True)]
+
+
+def test_nothing_that_can_be_read_is_no_candidate() -> None:
+    assert vote([draft("?"), draft("Answer: Yes", ended=False)], ("Yes",), "Yes").candidates == ()
+
+
+def test_long_drafts_are_replaced_by_short_ones_and_the_longest_dropped_past_their_share() -> None:
+    entries = [entry(f"s{i}", draft("Answer: Yes", tokens=10)) for i in range(8)]
+    entries += [entry(f"l{n}", draft("Answer: Yes", tokens=n)) for n in (90, 70, 80)]
+    entries.append(entry("both", draft("Answer: Yes", -0.1, 0, 99), draft("Answer: Yes", -0.7, 1, 20)))
+    out = too_long(entries, recipe("annotate.longest=30", "annotate.long_share=0.2").annotate)
+    assert [entries[i].sample.prompt for i in out] == ["l90"]  # 2 of 11 are long now; a third would be 3 of 12
+    assert entries[-1].chosen.draft.sample == 1
+    assert "instead of 0" in entries[-1].record()["notes"][0]
+    assert too_long(entries, recipe("annotate.longest=30", "annotate.long_share=1").annotate) == {}
+    assert len(too_long(entries, recipe("annotate.longest=30", "annotate.long_share=0").annotate)) == 3
+    assert too_long(entries, recipe().annotate) == {}
+
+
+def test_near_duplicates_are_those_of_all_pairs_compared() -> None:
+    """Against the slow way: greedily keep what is not too close to anything kept before."""
+    from bridge_edge.data.pool import shingles
+
+    words = "one side and the other side are of two states so that the claim for damages is above the bound".split()
+    texts = [" ".join([*words[: i % 7], f"case {i % 11}", *words[i % 7 :], f"end {i % 3}"]) for i in range(120)]
+    order = sorted(range(len(texts)), key=lambda i: -i)
+    kept: list[int] = []
+    for i in order:
+        mine = shingles(texts[i])
+        if all(len(mine & shingles(texts[k])) / len(mine | shingles(texts[k])) < 0.7 for k in kept):
+            kept.append(i)
+    found = near_duplicates_of(texts, order, 0.7)
+    assert sorted(set(range(120)) - set(found)) == sorted(kept)
+    assert 5 < len(kept) < 115
+    assert set(found.values()) <= set(kept)
+
+
+@pytest.mark.usefixtures("generic")
+def test_each_decision_is_kept_with_its_reason(tmp_path: Path) -> None:
+    metrics = _keep(recipe("annotate.surest=0.5"), POOL, raw(), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / DECISIONS).read_text().splitlines()]
+    assert [line["id"] for line in lines] == [s.id for s in POOL]
+    by = [line.get("dropped_by") for line in lines]
+    assert by == [None, "false_arithmetic", "answer_missed", None, "unsure", "unparsed"]
+    assert "2 + 2 = 5" in lines[1]["why"]
+    assert lines[2]["why"] == "says 'Yes', the gold answer is 'No'"
+    assert [row["removed"] for row in metrics["filters"]] == [1, 1, 0, 1, 1, 0, 0]
+    assert metrics["filters"][-1]["left"] == metrics["kept"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("annotate.samples=4", "annotate.temperature=0"), "would all be equal"),
+        (("annotate.engine=openai",), "needs annotate.base_url and annotate.model"),
+    ],
+)
+def test_a_wish_that_cannot_be_is_refused(words: tuple[str, ...], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        recipe(*words)
+
+
+def context(path: Path, *words: str, **changes: Any) -> Context:
+    """A run whose assistant is a tiny random model, with a pool of six items."""
+    from tests import tiny
+
+    run = path / "run"
+    if not run.exists():
+        tiny.checkpoint(run / "apprentice")
+        (run / "data").mkdir()
+        write_jsonl(run / "data" / "pool.jsonl", [Sample(f"Is {i} above {i * i % 7}?") for i in range(6)])
+    spec = recipe("annotate.keep=all", "task.max_new_tokens=8", "task.answers=[]", "ta.precision=fp32", *words)
+    return Context(spec, run, **changes)
+
+
+def drafts_of(ctx: Context, out: Path) -> list[dict[str, Any]]:
+    """What the stage wrote, whatever the filters then made of a random model's words."""
+    out.mkdir(exist_ok=True)
+    with pytest.raises(UserError, match="no annotation of the assistant was usable"):
+        annotate(ctx, out)
+    lines = [json.loads(line) for line in (out / "raw.jsonl").read_text().splitlines()]
+    return sorted(lines, key=lambda line: (line["id"], line.get("sample", 0)))
+
+
+def test_several_drafts_go_on_after_a_kill_with_the_same_words(tmp_path: Path) -> None:
+    ctx = context(tmp_path, "annotate.samples=3", "annotate.batch_rows=1")
+    whole = drafts_of(ctx, tmp_path / "a")
+    assert [line.get("sample", 0) for line in whole] == [0, 1, 2] * 6
+    assert len({line["text"] for line in whole}) > 12
+    assert drafts_of(context(tmp_path, "annotate.samples=3", "annotate.batch_rows=2"), tmp_path / "b") == whole
+    raw_lines = (tmp_path / "a" / "raw.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "raw.jsonl").write_text("".join(raw_lines[:16]) + '{"id": "ha')
+    assert drafts_of(ctx, tmp_path / "c") == whole
+    other = drafts_of(context(tmp_path, "annotate.samples=3", "annotate.seed=1"), tmp_path / "d")
+    assert sum(a["text"] == b["text"] for a, b in zip(whole, other, strict=True)) < 6
