@@ -50,12 +50,12 @@ FAULTS: dict[str, tuple[Scripted, str, str]] = {  # what is sent, and the state 
 }
 
 
-def run(folder: Path, server: Server) -> list[str]:
+def run(folder: Path, server: Server, timeout: float) -> list[str]:
     """The teach stage over four items; returns all texts that a user could see of how it ended."""
     words = ["recipe=legal", "teacher=openai", f"teacher.base_url={server.url}", "teacher.model=toy"]
     words += [
         "teacher.api_key_env=TOY_KEY",
-        "teacher.timeout=0.5",
+        f"teacher.timeout={timeout}",
         "teacher.price.prompt=1",
         "teacher.price.completion=2",
     ]
@@ -80,7 +80,7 @@ def test_a_fault_is_a_row_and_the_key_is_nowhere(
     name: str,
 ) -> None:
     scripted, state, status = FAULTS[name]
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("TOY_KEY", KEY)
     monkeypatch.setenv("BRIDGE_EDGE_HOME", str(tmp_path / "home"))
     quick = Policy(retries=2, first_wait_s=0.01, most_wait_s=0.02)
@@ -88,7 +88,7 @@ def test_a_fault_is_a_row_and_the_key_is_nowhere(
     (tmp_path / "run").mkdir()
     with serve(lambda number, body: scripted) as server:
         server.delay = 1.0 if name == "late" else 0.0
-        texts = run(tmp_path / "run", server)
+        texts = run(tmp_path / "run", server, 0.5 if name == "late" else 30)
         sent = len(server.bodies)
     with closing(Ledger(tmp_path / "run" / LEDGER, price=Price(1, 2))) as ledger:
         ledger.verify()

@@ -56,6 +56,7 @@ def test_a_reply_and_what_was_sent() -> None:
     headers = {name.lower(): value for name, value in server.headers[0].items()}
     assert headers["authorization"] == f"Bearer {KEY}"
     assert "openai-organization" not in headers  # it is not that company's server
+    assert not {"x-stainless-os", "x-stainless-arch", "x-stainless-runtime-version"} & set(headers)
 
 
 def test_the_bound_holds_and_the_hash_covers_what_shapes_the_answer() -> None:
