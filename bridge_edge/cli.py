@@ -270,6 +270,58 @@ def export(
 
 
 @cli.command()
+@click.argument("model", required=False)
+@click.option("--repo", required=True, metavar="OWNER/NAME", help="Repository on the hub; made where it is missing.")
+@click.option("--yes", is_flag=True, help="Upload; without it the files are only listed.")
+@click.option("--public", is_flag=True, help="Make a new repository public.")
+@click.option("--key", type=click.Path(path_type=Path), default=None, help="Public key: send only what it confirms.")
+@runs_option
+@json_option
+def push(
+    model: str | None, repo: str, yes: bool, public: bool, key: Path | None, runs_dir: Path, as_json: bool
+) -> None:
+    """Upload an export (a run with one, or its folder) to the hub; a dry run unless --yes is given."""
+    from bridge_edge.parcel import find
+    from bridge_edge.push import push as run_push
+    from bridge_edge.push import push_text
+
+    told = run_push(find(model, runs_dir), repo, yes, public, key)
+    emit(as_json, told, push_text(told))
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--key", type=click.Path(path_type=Path), required=True, help="Private elliptic-curve key, PEM.")
+@click.option("--password-env", default=None, metavar="NAME", help="Variable with the key's password.")
+@runs_option
+@json_option
+def sign(model: str | None, key: Path, password_env: str | None, runs_dir: Path, as_json: bool) -> None:
+    """Sign an export with your own key (model.sig, as model-signing writes it)."""
+    from bridge_edge.parcel import find
+    from bridge_edge.parcel import sign as run_sign
+
+    parcel = run_sign(find(model, runs_dir), key, password_env)
+    told = {"folder": str(parcel.folder), "files": parcel.names(), "signed": parcel.signed}
+    emit(as_json, told, f"signed {len(parcel.files)} files of {parcel.folder}")
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--key", type=click.Path(path_type=Path), default=None, help="Public key: check the signature too.")
+@runs_option
+@json_option
+def verify(model: str | None, key: Path | None, runs_dir: Path, as_json: bool) -> None:
+    """Check that an export is whole (SHA256SUMS) and, with a public key, whose it is."""
+    from bridge_edge.parcel import find
+    from bridge_edge.parcel import verify as run_verify
+
+    parcel = run_verify(find(model, runs_dir), key)
+    told = {"folder": str(parcel.folder), "files": parcel.names(), "signature": key is not None}
+    words = "the sums and the signature hold" if key else "the sums hold"
+    emit(as_json, told, f"{parcel.folder}: {len(parcel.files)} files, {words}")
+
+
+@cli.command()
 @click.argument("models", nargs=-1)
 @click.option(
     "--data",
@@ -281,23 +333,28 @@ def export(
 @click.option("--columns", default="", help="Column map, e.g. text=question,answer=label.")
 @click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="Items for accuracy.")
 @click.option("--repetitions", type=click.IntRange(1, 100), default=5, show_default=True)
+@click.option("--prompt-tokens", default="", metavar="N,...", help="Also time prefills of these lengths (pp).")
+@click.option("--generate-tokens", default="", metavar="N,...", help="Also time decoding of so many tokens (tg).")
+@click.option("--depth", default="", metavar="N,...", help="KV depths for pp and tg (default: 0).")
+@click.option("--sustained", type=click.IntRange(0, 1000), default=0, help="Also so many runs back to back, e.g. 20.")
+@click.option("--threads", default="", metavar="N,...", help="CPU threads; several are compared (default: all cores).")
+@click.option("--pin", is_flag=True, help="Keep the process on as many cores as it has threads.")
+@click.option(
+    "--retries", type=click.IntRange(0, 100), default=2, show_default=True, help="Disturbed repetitions to make again."
+)
+@click.option("--wait", type=click.FloatRange(0), default=0, help="Seconds to wait for a quiet machine.")
 @runs_option
-@threads_option
 @json_option
-def bench(
-    models: tuple[str, ...],
-    files: tuple[Path, ...],
-    columns: str,
-    limit: int,
-    repetitions: int,
-    runs_dir: Path,
-    threads: int | None,
-    as_json: bool,
-) -> None:
-    """Measure accuracy, latency, memory and size (default: the latest run's student and all its exports)."""
-    from bridge_edge.deliver import bench_models
+def bench(models: tuple[str, ...], as_json: bool, **words: Any) -> None:
+    """Measure accuracy, latency, memory and size (default: the latest run's student and all its exports).
 
-    reports, text = bench_models(models, files, columns, limit, repetitions, runs_dir, threads)
+    \b
+    bridge-edge bench
+    bridge-edge bench MODEL.gguf ONNX_FOLDER --prompt-tokens 512 --generate-tokens 128 --depth 0,256 --threads 1,2
+    """
+    from bridge_edge.benching import Request, bench_models
+
+    reports, text = bench_models(Request(models=models, **words))
     emit(as_json, {"reports": reports} if len(reports) != 1 else reports[0], text)
 
 

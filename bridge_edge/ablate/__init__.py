@@ -1,0 +1,1 @@
+"""`bridge-edge ablate`: named comparisons of arms of one recipe over seeds."""

@@ -1,0 +1,240 @@
+"""The named experiments: which arms are compared, and what is claimed of them.
+
+An arm is a set of overrides of the recipe and the model of that run that counts: the student, the assistant (`ta`), or
+the student of direct distillation (`baseline`). Arms that need the same stages share them, since stages are found by
+their content.
+
+Direct distillation with more answers gets no fewer passes over them than the tutored student has over the pool:
+`baseline.epochs` falls with the share of the pool, down to `student.epochs`, and from half the pool on it rehearses as
+the student does. It takes its items at random there, as plain distillation would.
+
+Not covered: tuning each arm on its own; all arms share the recipe's other values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bridge_edge.data.pool import build_splits
+from bridge_edge.errors import UserError
+from bridge_edge.recipe import Recipe
+
+TARGETS = {"student": "tutor", "ta": "apprentice", "baseline": "baseline"}
+SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 1.0)
+STRATEGIES = ("bridge", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
+BEST, LEAST = 0.41, 0.28
+"""Relative gains that BRIDGE (arXiv 2512.20403) reports over direct distillation at the same budget."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a table. `share` is the part of the pool that is asked, for figures."""
+
+    name: str
+    words: tuple[str, ...] = ()
+    who: str = "student"
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`a` is better than `b`: by more than 0 points, by at least 0 points (`equal`), or by a `gain` relative to b.
+
+    `of` is what is compared: right answers ("correct") or answers that can be read ("parsed").
+    """
+
+    text: str
+    a: str
+    b: str
+    equal: bool = False
+    gain: float | None = None
+    of: str = "correct"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, its arms and claims."""
+
+    name: str
+    question: str
+    arms: tuple[Arm, ...]
+    claims: tuple[Claim, ...]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def share_of(recipe: Recipe) -> float:
+    """The part of the pool that the recipe itself asks."""
+    if recipe.budget.queries and recipe.data.pool:
+        return recipe.budget.queries / recipe.data.pool
+    return recipe.budget.fraction
+
+
+def asking(recipe: Recipe, share: float) -> tuple[str, ...]:
+    """Overrides that ask a share of the pool; caps in dollars and tokens grow with it, and never go."""
+    own = share_of(recipe)
+    if recipe.budget.queries is None and share == recipe.budget.fraction:
+        return ()
+    words = [f"budget.fraction={share}", "budget.queries=null"]
+    if share > own:
+        for name in ("usd", "tokens"):
+            cap = getattr(recipe.budget, name)
+            words += [] if cap is None else [f"budget.{name}={round(cap * share / own, 2 if name == 'usd' else None)}"]
+    return tuple(words)
+
+
+def direct(recipe: Recipe, share: float) -> Arm:
+    """Direct distillation on a share of the pool."""
+    words = list(asking(recipe, share))
+    epochs = max(recipe.student.epochs, min(recipe.baseline.epochs, recipe.student.epochs / share))
+    if epochs != recipe.baseline.epochs:
+        words.append(f"baseline.epochs={epochs:g}")
+    if share >= 0.5:
+        words += ["select.strategy=random", f"baseline.rehearsal={recipe.student.rehearsal:g}"]
+    if not recipe.baseline.enabled:
+        words.append("baseline.enabled=true")
+    return Arm(f"direct, {percent(share)}", tuple(words), "baseline", share)
+
+
+def bridge(recipe: Recipe, share: float) -> Arm:
+    return Arm(f"BRIDGE, {percent(share)}", asking(recipe, share), "student", share)
+
+
+def budget_vs_random(recipe: Recipe) -> Experiment:
+    arms, claims = [], []
+    for share in (0.03, 0.05):
+        words = asking(recipe, share)
+        for who, label in (("student", "student"), ("ta", "assistant")):
+            ours, chance = (f"{how}, {percent(share)}, {label}" for how in ("selected", "random"))
+            arms += [Arm(ours, words, who, share), Arm(chance, (*words, "select.strategy=random"), who, share)]
+            text = f"at {percent(share)} the {label} is better where the items are selected than where they are random"
+            claims.append(Claim(text, ours, chance))
+    question = "Is a selected budget worth more than a random one of the same size?"
+    return Experiment("budget-vs-random", question, tuple(arms), tuple(claims))
+
+
+def alignment(recipe: Recipe) -> Experiment:
+    arms = (Arm("with alignment", ("align.enabled=true",)), Arm("without alignment", ("align.enabled=false",)))
+    names = (arms[0].name, arms[1].name)
+    claims = (
+        Claim("alignment makes more answers readable", *names, of="parsed"),
+        Claim("alignment makes the student more accurate", *names),
+    )
+    return Experiment("alignment", "What does instruction alignment of the student give?", arms, claims)
+
+
+def direct_vs_bridge(recipe: Recipe) -> Experiment:
+    ours, same, ten, all_ = (bridge(recipe, 0.05), *(direct(recipe, share) for share in (0.05, 0.5, 1.0)))
+    gain = BEST if recipe.name == "legal" else LEAST
+    claims = (
+        Claim(f"BRIDGE gains at least {percent(gain)} over direct at 5 %", ours.name, same.name, gain=gain),
+        Claim("BRIDGE at 5 % is better than direct at 5 %", ours.name, same.name),
+        Claim("BRIDGE at 5 % is at least equal to direct at 50 %", ours.name, ten.name, equal=True),
+        Claim("BRIDGE at 5 % is at least equal to direct at 100 %", ours.name, all_.name, equal=True),
+    )
+    question = "Does the detour over the assistant pay?"
+    return Experiment("direct-vs-bridge", question, (ours, same, ten, all_), claims)
+
+
+def selection(recipe: Recipe) -> Experiment:
+    control = Arm("random", ("select.strategy=random",))
+    arms = [Arm(name, (f"select.strategy={name}",)) for name in STRATEGIES]
+    claims = tuple(Claim(f"{arm.name} is better than random", arm.name, control.name) for arm in arms)
+    question = "Which way of choosing what is asked makes the best student?"
+    return Experiment("selection", question, (*arms, control), claims)
+
+
+def budgets(recipe: Recipe) -> Experiment:
+    arms = [make(recipe, share) for share in SHARES for make in (bridge, direct)]
+    five, most = bridge(recipe, 0.05).name, direct(recipe, 1.0).name
+    claims = [Claim(f"BRIDGE is better than direct at {percent(s)}", bridge(recipe, s).name, direct(recipe, s).name)
+              for s in SHARES]  # fmt: skip
+    claims.append(Claim("BRIDGE at 5 % is at least equal to direct at 100 %", five, most, equal=True))
+    question = "How does accuracy grow with what the teacher is asked?"
+    return Experiment("budgets", question, tuple(arms), tuple(claims))
+
+
+def filters(recipe: Recipe) -> Experiment:
+    none = Arm("no filter", ("annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=1"))
+    arms = (
+        none,
+        Arm("right answers", ("annotate.keep=answer", "annotate.arithmetic=false", "annotate.surest=1")),
+        Arm("true arithmetic", ("annotate.keep=all", "annotate.arithmetic=true", "annotate.surest=1")),
+        Arm("surest 70 %", ("annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=0.7")),
+        Arm("answers and arithmetic", ("annotate.keep=answer", "annotate.arithmetic=true", "annotate.surest=1")),
+        Arm("all filters", ("annotate.keep=answer", "annotate.arithmetic=true", "annotate.surest=0.7")),
+    )
+    claims = tuple(Claim(f"{arm.name}: better than no filter", arm.name, none.name) for arm in arms[1:])
+    question = "Which annotations of the assistant should the student not learn from?"
+    return Experiment("filters", question, arms, claims)
+
+
+def assistants(recipe: Recipe) -> Experiment:
+    own = Arm("assistant of the recipe")
+    small = Arm("assistant of the student's size", (f"ta.model={recipe.student.model}",))
+    without = Arm("no assistant (direct)", direct(recipe, share_of(recipe)).words, "baseline")
+    claims = (
+        Claim("an assistant is better than none", own.name, without.name),
+        Claim("a small assistant is better than none", small.name, without.name),
+        Claim("the larger assistant is better than the small one", own.name, small.name),
+    )
+    question = "What does the assistant give, and does its size matter?"
+    return Experiment("ta", question, (own, small, without), claims)
+
+
+def shift(recipe: Recipe) -> Experiment:
+    kinds = sorted({s.kind for s in build_splits(recipe)[0]["pool"]})
+    if len(kinds) < 2:
+        raise UserError(
+            f"the pool of {recipe.name} has one kind of items, so nothing can shift",
+            "leave `shift` out, or give the data a column that names kinds",
+        )
+    words = (f"warmup.kinds={kinds[::2]}",)
+    chance = "select.strategy=random"
+    arms = (
+        Arm("warm-up on all kinds, selected"),
+        Arm("warm-up on all kinds, random", (chance,)),
+        Arm("warm-up on half the kinds, selected", words),
+        Arm("warm-up on half the kinds, random", (*words, chance)),
+    )
+    names = [arm.name for arm in arms]
+    claims = (
+        Claim("selection is better than random after a warm-up on all kinds", names[0], names[1]),
+        Claim("selection is better than random after a warm-up on half the kinds", names[2], names[3]),
+        Claim("a shifted warm-up costs nothing", names[2], names[0], equal=True),
+    )
+    question = "Does selection survive a warm-up on other kinds of items than the pool has?"
+    return Experiment("shift", question, arms, claims)
+
+
+def rounds(recipe: Recipe) -> Experiment:
+    arms, claims = [], []
+    for who, label in (("student", "student"), ("ta", "assistant")):
+        mine = [Arm(f"{n} round{'s' * (n > 1)}, {label}", (f"select.rounds={n}",), who) for n in (1, 2, 4)]
+        arms += mine
+        claims += [Claim(f"{arm.name}: better than in one round", arm.name, mine[0].name) for arm in mine[1:]]
+    question = "Is it worth training the assistant between parts of the budget?"
+    return Experiment("rounds", question, tuple(arms), tuple(claims))
+
+
+EXPERIMENTS: dict[str, tuple[Callable[[Recipe], Experiment], str]] = {
+    "budget-vs-random": (budget_vs_random, "selected against random items at 3 and 5 %"),
+    "alignment": (alignment, "with and without instruction alignment"),
+    "direct-vs-bridge": (direct_vs_bridge, "BRIDGE at 5 % against direct distillation at 5, 50 and 100 %"),
+    "selection": (selection, "every strategy against random, at the recipe's budget"),
+    "budgets": (budgets, "BRIDGE and direct at 1, 3, 5, 10, 20 and 100 %"),
+    "filters": (filters, "the filters of the annotation, one by one and together"),
+    "ta": (assistants, "the assistant, one as small as the student, and none"),
+    "shift": (shift, "a warm-up on half the kinds of items"),
+    "rounds": (rounds, "the budget in 1, 2 and 4 rounds"),
+}
+FIRST = ("budget-vs-random", "alignment", "direct-vs-bridge")
+"""The paper's three first experiments, run where none is named."""
+
+
+def experiments(names: Sequence[str], recipe: Recipe) -> list[Experiment]:
+    """The named experiments for a recipe."""
+    return [EXPERIMENTS[name][0](recipe) for name in names]

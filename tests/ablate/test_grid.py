@@ -1,0 +1,109 @@
+"""The named experiments: cells that are equal are one, words that are wrong are refused before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridge_edge.ablate.cells import Setting, all_cells
+from bridge_edge.ablate.grid import EXPERIMENTS, FIRST, Arm, asking, direct, experiments, percent
+from bridge_edge.ablate.verb import SMOKE, ablate, check_money, listing_text, split_words
+from bridge_edge.errors import UserError
+from bridge_edge.recipe_io import load_recipe, recipe_names
+
+LEGAL = load_recipe(["recipe=legal", "data.pool=60"])
+
+
+def setting(*words: str, place: Path = Path("runs"), seeds: int = 1) -> Setting:
+    return Setting((*words,), place, seeds)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_claims_are_about_arms_that_exist(name: str) -> None:
+    [found] = experiments([name], LEGAL)
+    arms = [arm.name for arm in found.arms]
+    assert len(set(arms)) == len(arms) > 1
+    assert found.claims
+    assert {c.a for c in found.claims} | {c.b for c in found.claims} <= set(arms)
+    for words in (("recipe=legal",), ("recipe=finance", *SMOKE)):
+        assert all_cells([found], [0], setting(*words)), "every arm is a recipe that can be read"
+
+
+def test_equal_cells_of_several_experiments_are_run_once() -> None:
+    chosen = experiments(["direct-vs-bridge", "ta", "filters"], load_recipe(["recipe=legal"]))
+    cells = all_cells(chosen, [0, 1], setting("recipe=legal"))
+    assert len({cell.id for cell in cells}) == len(cells)
+    arms = sum(len(e.arms) for e in chosen)
+    assert len(cells) == 2 * (arms - 3)  # the recipe itself thrice (one filter arm is it), its baseline twice
+    assert [cell.recipe.seed for cell in cells] == sorted(cell.recipe.seed for cell in cells)
+
+
+def test_a_larger_share_raises_the_caps_and_keeps_them() -> None:
+    recipe = load_recipe(["recipe=legal", "budget.usd=2", "budget.tokens=1000"])
+    assert asking(recipe, 0.05) == ()
+    assert asking(recipe, 0.03) == ("budget.fraction=0.03", "budget.queries=null")
+    assert set(asking(recipe, 0.5)) >= {"budget.usd=20.0", "budget.tokens=10000"}
+    by_number = load_recipe(["recipe=legal", "budget.queries=600"])
+    assert "budget.queries=null" in asking(by_number, 0.1)
+    assert load_recipe(["recipe=legal", *asking(by_number, 0.2)]).budget.usd == 10
+
+
+def test_direct_distillation_of_more_answers_takes_as_many_passes_as_the_student() -> None:
+    recipe = load_recipe(["recipe=legal"])
+    few, most = recipe.baseline.epochs, recipe.student.epochs
+    assert few > most
+    epochs = {s: load_recipe(["recipe=legal", *direct(recipe, s).words]).baseline.epochs for s in (0.05, 0.5, 1.0)}
+    assert epochs == {0.05: few, 0.5: 2 * most, 1.0: most}
+    off = load_recipe(["recipe=legal", "baseline.enabled=false"])
+    assert "baseline.enabled=true" in direct(off, 0.05).words
+
+
+def test_words_are_names_of_experiments_or_values() -> None:
+    assert split_words(["recipe=legal", "budgets", "seed=2", "budgets"]) == (["budgets"], ("recipe=legal", "seed=2"))
+    assert split_words(["recipe=legal"])[0] == list(FIRST)
+    with pytest.raises(UserError, match=r"unknown experiment 'budget'.*did you mean 'budgets'"):
+        split_words(["budget"])
+    assert all(name in listing_text() for name in EXPERIMENTS)
+
+
+def test_wrong_words_are_said_before_any_work(tmp_path: Path) -> None:
+    place = tmp_path / "runs"
+    for words, message in (
+        (["recipe=legal", "ta", "ta.lrr=1"], "unknown key 'ta.lrr'"),
+        (["direct-vs-bridge"], "no recipe named"),
+        (["recipe=nothing"], "unknown recipe 'nothing'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ablate(words, setting(place=place))
+    with pytest.raises(UserError, match=r"no file 'gone\.tsv' for --data"):
+        ablate(["recipe=legal"], Setting((), place, 1, (Path("gone.tsv"),)))
+    assert not place.exists()
+
+
+def test_a_paid_teacher_is_asked_for_a_grid_only_if_that_is_agreed_to() -> None:
+    words = ("recipe=legal", "teacher=openai", "teacher.model=big", "teacher.base_url=http://localhost:1/v1")
+    chosen = experiments(["direct-vs-bridge"], load_recipe(words))
+    cells = all_cells(chosen, [0], setting(*words))
+    with pytest.raises(UserError, match=r"3 runs would ask 'big', a paid teacher, within caps of \$155.00.*add --paid"):
+        check_money(cells, Path(), paid=False)
+    check_money(cells, Path(), paid=True)
+    check_money(all_cells(chosen, [0], setting("recipe=legal")), Path(), paid=False)
+
+
+def test_a_pool_of_one_kind_cannot_shift(monkeypatch: pytest.MonkeyPatch) -> None:
+    [found] = experiments(["shift"], LEGAL)
+    assert [bool(arm.words and "warmup.kinds" in arm.words[0]) for arm in found.arms] == [False, False, True, True]
+    monkeypatch.setattr("bridge_edge.ablate.grid.build_splits", lambda recipe: ({"pool": []}, {}))
+    with pytest.raises(UserError, match="nothing can shift"):
+        experiments(["shift"], LEGAL)
+
+
+def test_shipped_recipes_have_kinds_to_shift_between() -> None:
+    for name in recipe_names():
+        assert experiments(["shift"], load_recipe([f"recipe={name}", "data.pool=60"]))
+
+
+def test_shares_read_as_percent() -> None:
+    assert [percent(s) for s in (0.01, 0.05, 1.0)] == ["1 %", "5 %", "100 %"]
+    assert Arm("x").who == "student"
