@@ -4,7 +4,7 @@ A benchmark on a busy machine measures its neighbours: two OpenMP threads on a b
 an eighth of one thread's speed. So a run is watched: processor time taken by others before and during it and by the
 hypervisor, and throttling by heat or by a cgroup's quota. The load average is recorded but decides nothing: it
 remembers the caller's own training of a minute ago. Not covered: contention of memory bandwidth and
-caches by neighbours on other cores' time (it shows up as noise), frequency scaling without a throttling count.
+caches by neighbours on other cores' time (it shows up as noise).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import importlib.metadata
 import os
 import platform
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,13 +22,17 @@ import psutil
 
 import bridge_edge
 from bridge_edge import host
+from bridge_edge.benchmarks.sensors import Sensors, affinity
 
 MAX_OTHERS, MAX_STEAL = 0.05, 0.02  # shares of all cores' time
 MAX_NOISE, MAX_SLOWING = 0.10, 0.10  # of decode speed: sd over mean; last repetitions against the first
 # Work that brief is noise, not contention: a share is read from clocks that tick every 10 ms.
 SHORTEST_WATCH = 1.0
+SHORTEST_PIECE = 0.5  # of one repetition: what ticks can feign then stays below the limits
+MAX_CLOCK_DROP = 0.15
 PACKAGES = ("torch", "transformers", "llama-cpp-python", "onnxruntime", "onnxruntime-genai", "numpy")
-SETTINGS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "MKL_NUM_THREADS")
+SENSORS = Sensors()
+SETTINGS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -41,34 +46,42 @@ class Snapshot:
     own: float
     thermal: int | None
     throttled: int | None
+    mhz: float | None = None
+    celsius: float | None = None
+    pressure: float | None = None
+    limited: bool | None = None
 
 
-def snapshot() -> Snapshot:
+Watched = tuple[Snapshot, Snapshot]  # before and after a piece of work
+
+
+def snapshot(sensors: Sensors = SENSORS) -> Snapshot:
     """The counters now. `own` counts this process and its children that have ended."""
-    cpu, own = psutil.cpu_times(), psutil.Process().cpu_times()
-    idle = cpu.idle + getattr(cpu, "iowait", 0.0)
-    steal = getattr(cpu, "steal", None)
-    # The kernel counts guests' time within user time, and steal is nobody's work here.
-    total = sum(cpu) - getattr(cpu, "guest", 0.0) - getattr(cpu, "guest_nice", 0.0)
+    own = psutil.Process().cpu_times()
+    busy, steal = sensors.clocks()
     return Snapshot(
         at=time.perf_counter(),
-        load1=psutil.getloadavg()[0],
-        busy=total - idle - (steal or 0.0),
+        load1=sensors.load(),
+        busy=busy,
         steal=steal,
         own=own.user + own.system + getattr(own, "children_user", 0.0) + getattr(own, "children_system", 0.0),
-        thermal=host.thermal_throttles(),
-        throttled=host.cpu_throttled(),
+        thermal=sensors.thermal_throttles(),
+        throttled=sensors.quota_throttles(),
+        mhz=sensors.megahertz(),
+        celsius=sensors.celsius(),
+        pressure=sensors.pressure(),
+        limited=sensors.firmware_limited(),
     )
 
 
-def watch(seconds: float = SHORTEST_WATCH) -> tuple[Snapshot, Snapshot]:
+def watch(seconds: float = SHORTEST_WATCH) -> Watched:
     """Two snapshots around a pause in which this process does nothing: what the others do before a run."""
     first = snapshot()
     time.sleep(seconds)
     return first, snapshot()
 
 
-def contention(idle: tuple[Snapshot, Snapshot], after: Snapshot, cores: int | None = None) -> dict[str, Any]:
+def contention(idle: Watched, after: Snapshot, cores: int | None = None) -> dict[str, Any]:
     """What the snapshots say about the pause before a run (`idle`) and about the run, which began as the pause ended;
     `reasons` are those not to publish, if any."""
     cores, before = cores or os.cpu_count() or 1, idle[1]
@@ -79,15 +92,68 @@ def contention(idle: tuple[Snapshot, Snapshot], after: Snapshot, cores: int | No
         "load1_after": after.load1,
         "others_cpu_share_before": _others(*idle, cores),
         "others_cpu_share": _others(before, after, cores),
-        "steal_share": None,
+        "steal_share": _steal(before, after, cores),
         "thermal_throttles": _grown(before.thermal, after.thermal),
         "quota_throttles": _grown(before.throttled, after.throttled),
+        "firmware_limited": after.limited,
+        "waiting_share": _waiting(before, after),
+        "mhz_before": idle[0].mhz,
+        "mhz_after": after.mhz,
+        "celsius_before": idle[0].celsius,
+        "celsius_after": after.celsius,
         # Some sandboxes show a processor that never works; then the shares above mean nothing.
         "clocks_usable": own < 0.5 or spent > 0.5 * own,
     }
-    if before.steal is not None and after.steal is not None:
-        found["steal_share"] = (after.steal - before.steal) / _capacity(before, after, cores)
     return {**found, "reasons": _reasons(found)}
+
+
+def disturbance(work: Watched, cores: int | None = None) -> list[str]:
+    """Reasons to make one piece of work again. A piece too short for the kernel's clocks is judged by counts alone."""
+    before, after = work
+    cores = cores or os.cpu_count() or 1
+    reasons = []
+    if after.at - before.at >= SHORTEST_PIECE:
+        others, steal = _others(before, after, cores), _steal(before, after, cores)
+        if others > MAX_OTHERS:
+            reasons.append(f"other processes took {others:.0%} of the processor (limit {MAX_OTHERS:.0%})")
+        if (steal or 0) > MAX_STEAL:
+            reasons.append(f"the hypervisor took {steal:.0%} of the processor (limit {MAX_STEAL:.0%})")
+    for what, grown in (
+        ("heat", _grown(before.thermal, after.thermal)),
+        ("the cgroup's quota", _grown(before.throttled, after.throttled)),
+    ):
+        if grown:
+            reasons.append(f"throttled {grown} times by {what}")
+    if after.limited:
+        reasons.append("the firmware held the clock down")
+    return reasons
+
+
+def joined(start: Snapshot, pieces: Sequence[Watched]) -> Snapshot:
+    """A snapshot as if the pieces, and nothing else, had followed on `start`."""
+
+    def grown(name: str) -> Any:
+        begin = getattr(start, name)
+        steps = [(getattr(a, name), getattr(b, name)) for a, b in pieces]
+        return None if begin is None or any(None in s for s in steps) else begin + sum(b - a for a, b in steps)
+
+    last = pieces[-1][1] if pieces else start
+    summed = {name: grown(name) for name in ("at", "busy", "steal", "own", "thermal", "throttled", "pressure")}
+    return replace(last, **summed, limited=any(b.limited for _, b in pieces) if pieces else start.limited)
+
+
+def clock_drop(pieces: Sequence[Watched]) -> str | None:
+    """A reason not to publish if the clock at the end of some piece lay far below that at the end of another."""
+    clocks = [after.mhz for _, after in pieces if after.mhz]
+    if len(clocks) > 1 and min(clocks) < (1 - MAX_CLOCK_DROP) * max(clocks):
+        return f"the clock fell from {max(clocks):.0f} to {min(clocks):.0f} MHz (limit {MAX_CLOCK_DROP:.0%})"
+    return None
+
+
+def _steal(start: Snapshot, end: Snapshot, cores: int) -> float | None:
+    if start.steal is None or end.steal is None:
+        return None
+    return (end.steal - start.steal) / _capacity(start, end, cores)
 
 
 def _capacity(start: Snapshot, end: Snapshot, cores: int) -> float:
@@ -96,6 +162,13 @@ def _capacity(start: Snapshot, end: Snapshot, cores: int) -> float:
 
 def _others(start: Snapshot, end: Snapshot, cores: int) -> float:
     return max(0.0, (end.busy - start.busy) - (end.own - start.own)) / _capacity(start, end, cores)
+
+
+def _waiting(start: Snapshot, end: Snapshot) -> float | None:
+    """Share of the time in which some task, this run's own included, waited for a core."""
+    if start.pressure is None or end.pressure is None:
+        return None
+    return (end.pressure - start.pressure) / max(end.at - start.at, 1e-9)
 
 
 def _grown(before: int | None, after: int | None) -> int | None:
@@ -120,6 +193,8 @@ def _reasons(found: dict[str, Any]) -> list[str]:
     for key, what in (("thermal_throttles", "heat"), ("quota_throttles", "the cgroup's quota")):
         if found[key]:
             reasons.append(f"throttled {found[key]} times by {what}")
+    if found["firmware_limited"]:
+        reasons.append("the firmware held the clock down")
     return reasons
 
 
@@ -156,6 +231,8 @@ def environment(threads: int | None) -> dict[str, Any]:
         "usable_cores": host.usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "threads": threads,
+        "affinity": affinity(),
+        "governor": SENSORS.governor(),
         "settings": {name: os.environ.get(name) for name in SETTINGS},
         "python": platform.python_version(),
         "versions": {"bridge-edge": bridge_edge.__version__, **versions},

@@ -1,4 +1,4 @@
-"""What the verbs bench and eval do with a student: find its data, call the packages, put results in place."""
+"""What the verbs bench and eval share: find a student's run and data, score it on files."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bridge_edge.data.card import Card
 from bridge_edge.data.encode import ANSWER_TASK
 from bridge_edge.data.files import parse_columns, read_rows, to_samples
 from bridge_edge.data.samples import Sample, read_jsonl
-from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores
 from bridge_edge.progress import say, track
 from bridge_edge.run import latest
@@ -101,36 +99,3 @@ def artifacts(runs_dir: Path) -> list[Path]:
         + ("" if len(found) > 1 else "; `bridge-edge export` makes artifacts to compare")
     )
     return [p for p in found if p.exists()]
-
-
-def bench_models(
-    models: Sequence[str],
-    files: Sequence[Path],
-    columns: str,
-    limit: int,
-    repetitions: int,
-    runs_dir: Path,
-    threads: int | None,
-) -> tuple[list[dict[str, Any]], str]:
-    """Bench the named models (or the latest run's student and exports) side by side."""
-    from bridge_edge.benchmarks import report
-    from bridge_edge.benchmarks.bench import BenchOptions, bench_many
-
-    paths = [Path(m) / "tutor" if (Path(m) / "manifest.json").is_file() else Path(m) for m in models] or artifacts(
-        runs_dir
-    )
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"no model at {str(path)!r}", "name a run, a checkpoint folder, a .gguf or an ONNX folder")
-    if files:
-        runtime = load_runtime(paths[0], threads)
-        card = named_card(runtime.card, None, None)
-        runtime.close()
-        samples = file_samples(files, columns, card, None)[:limit]
-    else:
-        samples = held_out(paths[0], "test")[:limit]
-    if not samples:
-        raise UserError("there are no items to measure on", "add --data FILE, or bench a model inside its run")
-    say(f"measuring {', '.join(str(p) for p in paths)} on {len(samples)} items")
-    reports = bench_many(paths, samples, BenchOptions(threads=threads, repetitions=repetitions))
-    return reports, report.table(reports)

@@ -18,6 +18,25 @@ CARD = Card(recipe="toy", prompt="{text}", answers=("yes", "no"), max_new_tokens
 END = 0
 
 
+class RuleSession:
+    """Keeps what was fed, and how: (position, tokens) of every call; see `bridge_edge.runtimes.session.Session`."""
+
+    def __init__(self, runtime: RuleRuntime, room: int) -> None:
+        self.runtime, self.room, self.length = runtime, room, 0
+        runtime.sessions.append(self)
+        self.calls: list[tuple[int, list[int]]] = []
+
+    def feed(self, ids: Sequence[int]) -> None:
+        assert self.length + len(ids) <= self.room
+        time.sleep(self.runtime.pause)
+        self.calls.append((self.length, list(ids)))
+        self.length += len(ids)
+
+    def rewind(self, length: int) -> None:
+        assert length <= self.length
+        self.length = length
+
+
 class RuleRuntime:
     """See `bridge_edge.runtimes.base.Runtime`."""
 
@@ -28,6 +47,7 @@ class RuleRuntime:
     def __init__(self, path: Path, card: Card | None = CARD, pause: float = 0.0, context: int = 512) -> None:
         self.path, self.card, self.pause, self.context_length = path, card, pause, context
         self.seen: list[list[int]] = []
+        self.sessions: list[RuleSession] = []
         self.closed = False
 
     def encode(self, text: str) -> list[int]:
@@ -47,6 +67,9 @@ class RuleRuntime:
         for token in self.encode("Answer: yes" if ord("7") in ids else "Answer: no")[:max_new_tokens]:
             time.sleep(self.pause)
             yield token
+
+    def session(self, room: int) -> RuleSession:
+        return RuleSession(self, room)
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
         return [self.decode(list(self.stream(self.chat(p), max_new_tokens))) for p in prompts]

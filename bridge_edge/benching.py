@@ -1,0 +1,127 @@
+"""What the verb bench does: find models and items, measure them, and say what a device would make of them.
+
+The command line hands in words; here they become `BenchOptions`, and here it is decided which measurement is meant.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridge_edge.data.samples import Sample
+from bridge_edge.deliver import artifacts, file_samples, held_out, named_card
+from bridge_edge.errors import UserError
+from bridge_edge.progress import say
+from bridge_edge.runtimes.load import load_runtime
+
+FIELD_PP, FIELD_TG = (512,), (128,)  # what a test that is not given alone falls back to, as in llama-bench
+
+
+@dataclass(frozen=True)
+class Request:
+    """The words of `bridge-edge bench`; lists are comma-separated, empty for none."""
+
+    models: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    columns: str = ""
+    limit: int = 200
+    repetitions: int = 5
+    threads: str = ""
+    prompt_tokens: str = ""
+    generate_tokens: str = ""
+    depth: str = ""
+    sustained: int = 0
+    retries: int = 2
+    wait: float = 0.0
+    pin: bool = False
+    runs_dir: Path = Path("runs")
+
+
+def numbers(text: str, option: str, least: int = 1) -> tuple[int, ...]:
+    """A comma-separated list of numbers, in the order given."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    bad = [word for word in words if not word.isdigit() or int(word) < least]
+    if bad:
+        raise UserError(f"{option} {text!r} holds {bad[0]!r}", f"give numbers from {least} on, e.g. {option} 128,512")
+    return tuple(dict.fromkeys(int(word) for word in words))
+
+
+def paths_of(request: Request) -> list[Path]:
+    """The named models, or the latest run's student and exports."""
+    named = [Path(m) / "tutor" if (Path(m) / "manifest.json").is_file() else Path(m) for m in request.models]
+    paths = named or artifacts(request.runs_dir)
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"no model at {str(path)!r}", "name a run, a checkpoint folder, a .gguf or an ONNX folder")
+    return paths
+
+
+def items_of(request: Request, first: Path) -> list[Sample]:
+    """Items of the files, or the test items of the first model's run."""
+    if request.files:
+        runtime = load_runtime(first, None)
+        card = named_card(runtime.card, None, None)
+        runtime.close()
+        samples = file_samples(request.files, request.columns, card, None)[: request.limit]
+    else:
+        samples = held_out(first, "test")[: request.limit]
+    if not samples:
+        raise UserError("there are no items to measure on", "add --data FILE, or bench a model inside its run")
+    return samples
+
+
+def bench_models(request: Request) -> tuple[list[dict[str, Any]], str]:
+    """Reports of the models side by side, and their table."""
+    from bridge_edge.benchmarks import report
+    from bridge_edge.benchmarks.bench import bench_many
+
+    options = options_of(request)
+    paths = paths_of(request)
+    samples = items_of(request, paths[0])
+    say(f"measuring {', '.join(str(p) for p in paths)} on {len(samples)} items")
+    with pinned(max(options.thread_counts) if request.pin else None):
+        reports = bench_many(paths, samples, options)
+    return reports, report.table(reports)
+
+
+def options_of(request: Request) -> Any:
+    """The request as `BenchOptions`. Any of the field's lengths brings the field's other defaults along."""
+    from bridge_edge.benchmarks.options import BenchOptions
+
+    prompt = numbers(request.prompt_tokens, "--prompt-tokens")
+    generate = numbers(request.generate_tokens, "--generate-tokens")
+    depths = numbers(request.depth, "--depth", least=0)
+    if depths and not prompt and not generate:
+        prompt, generate = FIELD_PP, FIELD_TG
+    return BenchOptions(
+        repetitions=request.repetitions,
+        sweep=numbers(request.threads, "--threads"),
+        prompt_tokens=prompt,
+        generate_tokens=generate,
+        depths=depths or (0,),
+        sustained=request.sustained,
+        retries=request.retries,
+        wait_s=request.wait,
+    )
+
+
+@contextmanager
+def pinned(cores: int | None) -> Iterator[None]:
+    """Keep this process, and the threads it starts, on the first `cores` of its cores; a report records which."""
+    if cores is None:
+        yield
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise UserError("this system cannot pin a process to cores", "leave --pin out")
+    allowed = os.sched_getaffinity(0)
+    if cores > len(allowed):
+        raise UserError(f"cannot pin {cores} threads to {len(allowed)} cores", "give fewer --threads")
+    os.sched_setaffinity(0, set(sorted(allowed)[:cores]))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

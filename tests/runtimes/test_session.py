@@ -1,0 +1,96 @@
+"""Sessions against the runtimes' own logits: what was fed, rewound and fed again must not change the next token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bridge_edge.errors import UserError
+from bridge_edge.export.onnx_export import make_onnx
+from bridge_edge.export.quantize import make_gguf
+from bridge_edge.runtimes.load import load_runtime
+from bridge_edge.runtimes.session import GGUFSession, ONNXSession, open_session, use_threads
+from tests import tiny
+
+IDS = [5, 9, 40, 77, 101, 33, 8, 60]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sessions")
+    tiny.checkpoint(folder / "torch")
+    tiny.checkpoint(folder / "window", "gemma3")
+    make_gguf(folder / "torch", folder / "m.gguf", "F32", "toy")
+    make_onnx(folder / "torch", folder / "onnx", "fp32")
+    return folder
+
+
+def next_logits(session: Any) -> np.ndarray:
+    """The logits that the last `feed` of a session computed, (V,)."""
+    if isinstance(session, ONNXSession):
+        return np.asarray(session.generator.get_logits(), dtype=np.float32).reshape(-1)
+    assert isinstance(session, GGUFSession)
+    import llama_cpp as native
+
+    size = session.runtime.vocab_size
+    return np.ctypeslib.as_array(native.llama_get_logits(session.runtime._context), shape=(size,)).copy()
+
+
+@pytest.mark.parametrize("name", ["m.gguf", "onnx"])
+def test_what_was_rewound_leaves_no_trace(root: Path, name: str) -> None:
+    runtime = load_runtime(root / name, 1)
+    wanted = runtime.logits(IDS)[-1]
+    session = open_session(runtime, 32)
+    session.feed(IDS[:5])
+    session.feed([200, 201, 202, 203])
+    session.rewind(5)
+    session.feed(IDS[5:7])
+    session.feed(IDS[7:])
+    assert session.length == len(IDS)
+    np.testing.assert_allclose(next_logits(session), wanted, atol=1e-3)
+    runtime.close()
+
+
+@pytest.mark.parametrize("name", ["torch", "window"])
+def test_a_torch_cache_is_cut_or_filled_again(root: Path, name: str) -> None:
+    runtime: Any = load_runtime(root / name, 1)
+    ids = [1 + i % 90 for i in range(40)]  # beyond the toy's window of 16
+    session: Any = open_session(runtime, 64)
+    session.feed(ids)
+    session.feed([200, 201])
+    session.rewind(40)
+    assert session.length == 40
+    import torch
+
+    with torch.no_grad():
+        out = runtime.model(input_ids=torch.tensor([[7]]), past_key_values=session.cache, use_cache=True)
+    np.testing.assert_allclose(out.logits[0, -1].numpy(), runtime.logits([*ids, 7])[-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["torch", "m.gguf", "onnx"])
+def test_a_session_begins_anew_from_nothing(root: Path, name: str) -> None:
+    runtime = load_runtime(root / name, 1)
+    session = open_session(runtime, 16)
+    session.feed(IDS)
+    session.rewind(0)
+    session.feed(IDS)
+    assert session.length == len(IDS)
+    runtime.close()
+
+
+def test_a_session_larger_than_the_context_is_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="context of 256"):
+        open_session(load_runtime(root / "torch", 1), 257)
+
+
+def test_torchs_threads_belong_to_the_process(root: Path) -> None:
+    import torch
+
+    runtime = load_runtime(root / "torch", 1)
+    use_threads(runtime, 2)
+    assert torch.get_num_threads() == 2
+    use_threads(runtime, 1)
+    assert torch.get_num_threads() == 1
