@@ -23,6 +23,10 @@ from bridge_edge.recipe import Recipe
 TARGETS = {"student": "tutor", "ta": "apprentice", "baseline": "baseline"}
 SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 1.0)
 STRATEGIES = ("bridge", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
+UNFILTERED = (
+    "annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=1", "annotate.near_duplicate=null",
+    "annotate.longest=null", "annotate.samples=1", "annotate.agreement=0",
+)  # fmt: skip
 BEST, LEAST = 0.41, 0.28
 """Relative gains that BRIDGE (arXiv 2512.20403) reports over direct distillation at the same budget."""
 
@@ -158,18 +162,21 @@ def budgets(recipe: Recipe) -> Experiment:
 
 
 def filters(recipe: Recipe) -> Experiment:
-    none = Arm("no filter", ("annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=1"))
-    arms = (
-        none,
-        Arm("right answers", ("annotate.keep=answer", "annotate.arithmetic=false", "annotate.surest=1")),
-        Arm("true arithmetic", ("annotate.keep=all", "annotate.arithmetic=true", "annotate.surest=1")),
-        Arm("surest 70 %", ("annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=0.7")),
-        Arm("answers and arithmetic", ("annotate.keep=answer", "annotate.arithmetic=true", "annotate.surest=1")),
-        Arm("all filters", ("annotate.keep=answer", "annotate.arithmetic=true", "annotate.surest=0.7")),
-    )
-    claims = tuple(Claim(f"{arm.name}: better than no filter", arm.name, none.name) for arm in arms[1:])
+    half = recipe.task.max_new_tokens // 2
+    each = {
+        "right answers": ("annotate.keep=answer",),
+        "true arithmetic": ("annotate.arithmetic=true",),
+        "surest 70 %": ("annotate.surest=0.7",),
+        "no near-duplicates": ("annotate.near_duplicate=0.7",),
+        f"few above {half} tokens": (f"annotate.longest={half}",),
+        "vote of 4 drafts": ("annotate.samples=4",),
+        "answers and arithmetic": ("annotate.keep=answer", "annotate.arithmetic=true"),
+    }
+    none = Arm("no filter", UNFILTERED)
+    arms = [Arm(name, (*UNFILTERED, *words)) for name, words in each.items()]
+    claims = tuple(Claim(f"{arm.name}: better than no filter", arm.name, none.name) for arm in arms)
     question = "Which annotations of the assistant should the student not learn from?"
-    return Experiment("filters", question, arms, claims)
+    return Experiment("filters", question, (none, *arms), claims)
 
 
 def assistants(recipe: Recipe) -> Experiment:
