@@ -51,9 +51,8 @@ def annotate(ctx: Context, out: Path) -> Metrics:
             advance(min(len(pool), done * step), "resumed" if done else "")
             for part in batches[done:]:
                 records = []
-                for place, draft in writer.write(part):
+                for place, draft in writer.write(part, advance):
                     records.append(draft.record(part[place].id))
-                    advance(1 / spec.samples, "")
                 file.write("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
                 file.flush()
         writer.close()

@@ -19,6 +19,7 @@ from bridge_edge.progress import say
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.run import Run
+from bridge_edge.shipping import assistant_gguf
 from bridge_edge.stages import run_stages
 from bridge_edge.teacher.reuse import shared_cache
 
@@ -44,7 +45,8 @@ def distill(
         say(f"bridge-edge distill: recipe {recipe.name}, scale {recipe.scale}, run {run.path}")
         if read_plan(run.path) is None:
             write_plan(run.path, make_plan(recipe, runs_dir, concurrency))
-        worked = run_stages(run, recipe, Context(recipe, run.path, device, concurrency, cache), target)
+        ctx = Context(recipe, run.path, device, concurrency, cache, convert=assistant_gguf)
+        worked = run_stages(run, recipe, ctx, target)
         if worked and not target:
             run.manifest["status"] = "finished"
             run.manifest["finished"] = time.time()

@@ -188,3 +188,12 @@ def export_text(results: Sequence[dict[str, Any]]) -> str:
                     f"  no mixture was within {r['search']['goal']['max_drop']:g} points; the finest was taken"
                 )
     return "\n".join([*lines, "Next: bridge-edge bench"])
+
+
+def assistant_gguf(folder: Path, out: Path) -> None:
+    """The assistant of a run as GGUF F16, for its annotation in llama.cpp; nothing is shipped of it."""
+    from bridge_edge.export.quantize import make_gguf
+
+    partial = out.with_suffix(".partial")
+    make_gguf(folder, partial, "F16", "assistant")
+    partial.replace(out)

@@ -16,7 +16,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from transformers import GenerationConfig
 from transformers.generation import ContinuousBatchingConfig
 
@@ -24,6 +23,7 @@ from bridge_edge.data.encode import prompt_ids
 from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish
+from bridge_edge.progress import Advance
 from bridge_edge.train.loop import use_bf16
 from bridge_edge.train.models import load_model, load_tokenizer
 
@@ -42,11 +42,10 @@ class ContinuousWriter:
             self.model = self.model.bfloat16()
         self.model.set_attn_implementation("sdpa")
 
-    def write(self, items: Sequence[Sample]) -> Iterator[tuple[int, Draft]]:
+    def write(self, items: Sequence[Sample], advance: Advance) -> Iterator[tuple[int, Draft]]:
         wish = self.wish
         ids = prompt_ids(self.tokenizer, [s.prompt for s in items])
         seed = hash_of([wish.entropy(s) for s in items])
-        torch.manual_seed(seed)
         config = GenerationConfig(
             max_new_tokens=wish.bound,
             eos_token_id=self.tokenizer.eos_token_id,
@@ -60,6 +59,7 @@ class ContinuousWriter:
             found = self.model.generate_batch(ids, config, settings, progress_bar=False)
         except Exception as error:  # the library raises many kinds, of which none is for users
             raise UserError(f"transformers cannot batch this model continuously: {_first(error)}", HINT) from error
+        advance(len(items), "")
         yield from self._drafts(list(found.values()), len(items))
 
     def _drafts(self, outputs: list[Any], items: int) -> Iterator[tuple[int, Draft]]:

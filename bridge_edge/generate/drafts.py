@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from bridge_edge.data.arithmetic import first_error
 from bridge_edge.data.card import Parsed, normal, parse
 from bridge_edge.data.samples import Sample
+from bridge_edge.progress import Advance
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Wish:
 class Writer(Protocol):
     """An engine with the assistant loaded."""
 
-    def write(self, items: Sequence[Sample]) -> Iterator[tuple[int, Draft]]:
-        """The drafts of all `items` with the places of their items, in any order."""
+    def write(self, items: Sequence[Sample], advance: Advance) -> Iterator[tuple[int, Draft]]:
+        """The drafts of all `items` with the places of their items, in any order; `advance` counts finished items."""
 
     def close(self) -> None:
         """Free the model."""

@@ -9,6 +9,7 @@ from bridge_edge.data.samples import Sample
 from bridge_edge.generate.drafts import Draft, Wish
 from bridge_edge.generate.draw import Draw
 from bridge_edge.generate.engine import generate
+from bridge_edge.progress import Advance
 from bridge_edge.train.models import load_model, load_tokenizer
 
 
@@ -20,13 +21,14 @@ class NativeWriter:
         self.tokenizer, self.model = load_tokenizer(folder), load_model(folder, device)
         self.ends = frozenset([self.tokenizer.eos_token_id])
 
-    def write(self, items: Sequence[Sample]) -> Iterator[tuple[int, Draft]]:
+    def write(self, items: Sequence[Sample], advance: Advance) -> Iterator[tuple[int, Draft]]:
         wish, draw = self.wish, None
         if wish.temperature:
             draw = Draw(wish.temperature, wish.samples, [wish.entropy(s) for s in items])
         ids = prompt_ids(self.tokenizer, [s.prompt for s in items])
         for row in generate(self.model, ids, wish.bound, self.ends, self.rows, self.precision, draw):
             text = str(self.tokenizer.decode(row.ids, skip_special_tokens=True))
+            advance(1 / wish.samples, "")
             item, sample = divmod(row.index, wish.samples)
             yield item, Draft(text, len(row.ids), round(row.logprob, 5), row.ended, sample)
 

@@ -61,6 +61,7 @@ def make_writer(spec: AnnotateSpec, wish: Wish, setting: Setting) -> Writer:
 def _llama(spec: AnnotateSpec, wish: Wish, setting: Setting) -> Writer:
     from bridge_edge.generate.llama import LlamaWriter
 
+    folder = str(setting.assistant)
     if setting.device != "cpu":
         raise UserError(
             f"annotate.engine=llama-cpp runs on the CPU, not on --device {setting.device}",
@@ -71,7 +72,7 @@ def _llama(spec: AnnotateSpec, wish: Wish, setting: Setting) -> Writer:
     path = setting.scratch / "assistant.gguf"
     if not path.exists():
         setting.convert(setting.assistant, path)
-    return LlamaWriter(path, wish, spec.batch_rows)
+    return LlamaWriter(path, folder, wish, spec.batch_rows)
 
 
 def _vllm(spec: AnnotateSpec, wish: Wish, setting: Setting) -> Writer:
