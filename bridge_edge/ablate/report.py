@@ -9,7 +9,7 @@ Not covered: a correction for many claims; with twenty of them, expect one inter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -115,8 +115,10 @@ def summarise(
     return found
 
 
-def markdown(title: str, tables: dict[str, Any], failed: Sequence[str]) -> str:
-    """The report for people."""
+def markdown(
+    title: str, tables: dict[str, Any], failed: Sequence[str], drawn: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """The report for people; `drawn` names the files with figures of each experiment."""
     lines = [f"# {title}", ""]
     for name, experiment in tables.items():
         lines += [f"## {name}", "", experiment["question"], ""]
@@ -125,6 +127,7 @@ def markdown(title: str, tables: dict[str, Any], failed: Sequence[str]) -> str:
                 lines += [f"### On {TITLES[part]}", ""]
             lines += [*arm_table(found["arms"]), "", *claim_table(found["claims"]), ""]
             lines += [*(told(claim) for claim in found["claims"]), ""]
+        lines += [f"![{file}]({file})\n" for file in (drawn or {}).get(name, ())]
     if failed:
         lines += ["## Cells that failed", "", *(f"- {text}" for text in failed), ""]
     return "\n".join([*lines, METHOD, ""])

@@ -1,7 +1,8 @@
 """`bridge-edge ablate`: resolve the grid, bring its cells up to date, write the report.
 
 All recipes are resolved before anything is run, so a wrong value is said at once. Output, in a folder beside the runs:
-results.jsonl (a line a cell, with every item's outcome), report.md and report.json. The same command again resumes.
+results.jsonl (a line a cell, with every item's outcome), report.md, report.json and figures where arms differ by their
+budget. The same command again resumes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge_edge.ablate.cells import Cell, Setting, all_cells, lock, run_cells
+from bridge_edge.ablate.figures import figures
 from bridge_edge.ablate.grid import EXPERIMENTS, FIRST, experiments
 from bridge_edge.ablate.report import markdown, summarise
 from bridge_edge.distill import check_device
@@ -73,9 +75,12 @@ def ablate(words: Sequence[str], setting: Setting, smoke: bool = False, paid: bo
         failed = [f"{cell.who} of {' '.join(cell.words)}: {results.failed[cell.id]}"
                   for cell in cells if cell.id in results.failed]  # fmt: skip
         title = f"Ablation of {recipe.name}, scale {recipe.scale}, {setting.seeds} seed{'s' * (setting.seeds > 1)}"
-        text = markdown(title, tables, failed)
+        drawn = {name: figures(name, found["sets"]["test"]["arms"]) for name, found in tables.items()}
+        text = markdown(title, tables, failed, {name: list(files) for name, files in drawn.items()})
         found = {"recipe": recipe.name, "scale": recipe.scale, "words": list(setting.words), "seeds": list(seeds),
                  "cells": len(cells), "failed": failed, "folder": str(out), "experiments": tables}  # fmt: skip
+        for file, svg in ((file, svg) for files in drawn.values() for file, svg in files.items()):
+            write_atomic(out / file, svg)
         write_atomic(out / "report.md", text)
         write_atomic(out / "report.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     return {**found, "text": text}

@@ -1,0 +1,63 @@
+"""Figures: every measured arm is a point at its place, with a whisker from the low to the high end of its interval."""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from bridge_edge.ablate.figures import figures, scale, series_of
+
+SPACE = "{http://www.w3.org/2000/svg}"
+
+
+def arm(name: str, share: float | None, mean: float, usd: float = 1.0, seeds: int = 3) -> dict[str, Any]:
+    accuracy = {"mean": mean, "low": mean - 0.05, "high": mean + 0.03}
+    return {"arm": name, "share": share, "accuracy": accuracy, "usd": usd, "seeds": seeds}
+
+
+ARMS = [
+    arm("A < B, 100 %", 1.0, 0.95, 6.0),
+    arm("A < B, 1 %", 0.01, 0.61, 0.06),
+    arm("other, 1 %", 0.01, 0.55, 0.06),
+    arm("other, 10 %", 0.1, 0.75, 0.6),
+    {"arm": "other, 5 %", "share": 0.05, "seeds": 0},
+    arm("no share", None, 0.8),
+]
+
+
+def test_arms_that_differ_by_their_share_are_one_line() -> None:
+    found = series_of(ARMS, "share")
+    assert {name: [point.x for point in points] for name, points in found.items()} == {
+        "A < B": [1.0, 100.0],
+        "other": [1.0, 10.0],
+    }
+    assert [round(value, 6) for value in vars(found["other"][0]).values()] == [1, 55, 50, 58]
+
+
+def test_points_stand_where_their_values_are() -> None:
+    made = figures("budgets", ARMS)
+    assert set(made) == {"budgets-budget.svg", "budgets-cost.svg"}
+    tree = ElementTree.fromstring(made["budgets-budget.svg"])
+    assert len(tree.findall(f"{SPACE}polyline")) == 2
+    dots = [(float(c.attrib["cx"]), float(c.attrib["cy"])) for c in tree.findall(f"{SPACE}circle")]
+    first, last, low, middle = dots  # 1 % and 100 % of the one, 1 % and 10 % of the other
+    assert first[0] == low[0] < middle[0] < last[0]
+    assert middle[0] - low[0] == pytest.approx((last[0] - first[0]) / 2, abs=0.2)  # 1, 10, 100: logarithmic
+    assert last[1] < middle[1] < first[1] < low[1]
+    per_point = (low[1] - last[1]) / 40
+    assert low[1] - first[1] == pytest.approx(6 * per_point, abs=0.2)
+    assert "A < B" in [text.text for text in tree.findall(f"{SPACE}text")]
+
+
+def test_one_budget_makes_no_figure() -> None:
+    assert figures("selection", [arm("x, 5 %", 0.05, 0.5), arm("y, 5 %", 0.05, 0.6)]) == {}
+    assert figures("filters", [arm("x", None, 0.5)]) == {}
+
+
+def test_values_near_each_other_or_at_zero_get_a_plain_axis() -> None:
+    for values in ((3.0, 5.0, 4.0), (0.0, 10.0, 5.0)):
+        place, marks = scale(values)
+        assert [place(v) for v in values] == [0, 1, 0.5]
+        assert marks == sorted(values)
