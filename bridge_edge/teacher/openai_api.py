@@ -2,8 +2,8 @@
 
 The client's own retries are off, since each attempt must be reserved first, and so are redirects: a key and a bill stay
 with the address the user gave. The reply is read here and not by the client, so that a page of HTML with status 200, a
-broken body or nonsense usage is a recorded failure of one item and not a crash. The key is read from the environment
-variable that the recipe names; it is cut out of every text that the server sends before anything is stored or shown.
+broken body or nonsense usage is a recorded failure of one item and not a crash. The key comes from the environment
+variable that the recipe names (`keys.py`) and is cut out of every text of the server before that is stored or shown.
 
 Tokens of a prompt are bounded by its UTF-8 bytes (no byte-level tokenizer makes more) plus an allowance for the chat
 template, unless a tokenizer's count is given, which lets more queries fit near the end of a budget.
@@ -17,7 +17,6 @@ import email.utils
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from urllib.parse import urlsplit
 from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
 from bridge_edge.teacher.base import Billed, Reply, Request, TeacherError, count_messages, digest
+from bridge_edge.teacher.keys import take_key
 from bridge_edge.teacher.prompt import sanitize
 from bridge_edge.teacher.structured import is_refused, response_format
 
@@ -98,13 +98,14 @@ class OpenAITeacher:
         self.fell_back = ""  # why JSON is no longer asked for, if it was
         self._count = count
         self._format = None if endpoint.structured == "off" else response_format(endpoint.answers)
-        self._key = _key(endpoint.key_env)
+        self._key = take_key(endpoint.key_env)
         self._openai = openai
+        silent: dict[str, Any] = {f"X-Stainless-{name}": openai.Omit() for name in UNSAID}
         self._client = openai.OpenAI(
             api_key=self._key or "none",
             base_url=endpoint.base_url,
             max_retries=0,
-            default_headers={f"X-Stainless-{name}": openai.Omit() for name in UNSAID},
+            default_headers=silent,
             http_client=openai.DefaultHttpxClient(timeout=endpoint.timeout_s, follow_redirects=False),
         )
         self._chat = f"{self._client.base_url}chat/completions"
@@ -229,21 +230,6 @@ class OpenAITeacher:
             message = f"item {request.item_id!r}: {status or 'empty'} reply from {self.endpoint.host}"
             raise TeacherError(message, status or "empty", billed="yes", reply=reply, scope="item")
         return reply
-
-
-def _key(name: str) -> str:
-    """The key in the environment variable `name`; errors name the variable, never the value."""
-    if not name:
-        return ""
-    key = os.environ.get(name, "").strip()
-    if not key:
-        raise UserError(
-            f"the environment variable {name!r} is not set; the teacher's key is read from it",
-            f"export {name}=... in your shell, or set teacher.api_key_env to another variable's name",
-        )
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise UserError(f"the environment variable {name!r} holds no usable key", "it has spaces or unusual characters")
-    return key
 
 
 def _judge(code: int, kind: str, said: str) -> tuple[str, Literal["item", "teacher", "all"], Billed]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email.utils
 import json
+import subprocess
+import sys
 import time
 import traceback
 
@@ -21,6 +23,7 @@ REQUEST = Request.of("item-7", "Is 2 even?", max_tokens=33, temperature=0.5)
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge_edge.teacher.keys._taken", {})
     monkeypatch.setenv("TOY_KEY", KEY)
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-somebody")
 
@@ -212,6 +215,19 @@ def test_a_missing_key_names_the_variable(monkeypatch: pytest.MonkeyPatch, value
     monkeypatch.delenv("TOY_KEY") if value is None else monkeypatch.setenv("TOY_KEY", value)
     with pytest.raises(UserError, match=r"'TOY_KEY' is not set.*export TOY_KEY"):
         teacher("http://127.0.0.1:1/v1")
+
+
+def test_the_key_is_taken_out_of_what_children_inherit(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda n, b: (200, {}, chat("Answer: yes"))) as server:
+        first, again = teacher(server.url), teacher(server.url)  # the second finds it in memory
+        child = subprocess.run([sys.executable, "-c", "import os; print(dict(os.environ))"], capture_output=True)
+        monkeypatch.setenv("TOY_KEY", "sk-another")
+        for one in (first, again, teacher(server.url)):
+            one.ask(REQUEST)
+    assert b"PATH" in child.stdout
+    assert KEY.encode() not in child.stdout
+    sent = [value for headers in server.headers for name, value in headers.items() if name.lower() == "authorization"]
+    assert sent == [f"Bearer {KEY}"] * 2 + ["Bearer sk-another"]
 
 
 def test_an_unusable_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

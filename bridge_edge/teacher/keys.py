@@ -1,0 +1,33 @@
+"""API keys: taken out of the environment when they are first needed, and from then on in this process's memory alone.
+
+What this process starts inherits its environment: a serving engine, a tool, a crash reporter. So a variable is removed
+once it has been read, and the next teacher of the same process gets the key from here. A value that is set again later
+counts. Errors name the variable and never show the value.
+
+Not covered: the environment with which this process was started, which the system shows to the same user.
+"""
+
+from __future__ import annotations
+
+import os
+
+from bridge_edge.errors import UserError
+
+_taken: dict[str, str] = {}
+
+
+def take_key(name: str) -> str:
+    """The key in the environment variable `name`; the empty string where no name is given."""
+    if not name:
+        return ""
+    if name in os.environ:
+        _taken[name] = os.environ.pop(name).strip()
+    key = _taken.get(name, "")
+    if not key:
+        raise UserError(
+            f"the environment variable {name!r} is not set; the teacher's key is read from it",
+            f"export {name}=... in your shell, or set teacher.api_key_env to another variable's name",
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise UserError(f"the environment variable {name!r} holds no usable key", "it has spaces or unusual characters")
+    return key
