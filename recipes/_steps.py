@@ -36,7 +36,9 @@ LONGEST = 350  # characters of a prompt
 class Work:
     """A question worked out: wordings of its rule and of its steps, and the two numbers compared at the end.
 
-    `score` says that the compared numbers are points, of which no multiple will do.
+    Every wording of the rule begins with what is asked for: a small model that may begin in many ways takes the most
+    frequent one over all kinds, and then goes on as that kind would. `score` says that the compared numbers are points,
+    of which no multiple will do.
     """
 
     rules: tuple[str, ...]

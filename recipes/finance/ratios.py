@@ -15,7 +15,7 @@ import random
 from fractions import Fraction
 
 from bridge_edge.recipes._steps import ASKED, Facts, Kind, Work, beside, product, show, upward
-from bridge_edge.recipes.finance.statement import fill, pose, years
+from bridge_edge.recipes.finance.statement import fill, look_up, pose, years
 
 GROWING = ("Revenue", "Cost of sales", "Net income", "Operating expenses")
 DAYS = {"Receivables": "Revenue", "Inventory": "Cost of sales", "Payables": "Cost of sales"}
@@ -26,19 +26,8 @@ def _ask(rng: random.Random, asked: str) -> str:
     return rng.choice(ASKED[asked])
 
 
-def _given(facts: Facts, *rows: tuple[str, int, int]) -> tuple[str, str]:
-    """The figures looked up, in two wordings; the name is left out where all are of one row."""
-    if len(rows) > 1 and len({name for name, _, _ in rows}) == 1:
-        lines = [f"{year}: {value}." for _, year, value in rows]
-        return " ".join(lines), f"{rows[0][0]} {' '.join(lines)}"
-    return (
-        " ".join(f"{name} in {year}: {value}." for name, year, value in rows),
-        " ".join(f"{name} {year}: {value}." for name, year, value in rows),
-    )
-
-
-def _steps(given: tuple[str, str], *sums: str) -> tuple[str, ...]:
-    return tuple(" ".join((start, *(part for part in sums if part))) for start in given)
+def _steps(given: str, *sums: str) -> tuple[str, ...]:
+    return (" ".join((given, *(part for part in sums if part))),)
 
 
 def draw_growth(rng: random.Random, truth: bool) -> tuple[str, Facts]:
@@ -54,16 +43,16 @@ def draw_growth(rng: random.Random, truth: bool) -> tuple[str, Facts]:
         f"Was the growth of {name} in {span[i]} {more} {percent}%?",
         f"From {span[i] - 1} to {span[i]}, did {name} rise by more than {percent}%?",
     ))  # fmt: skip
-    return pose(rng, span, rows, question), facts
+    return pose(rng, span, rows, question, facts)
 
 
 def work_growth(f: Facts) -> Work:
     old, new, tenth = f["old"], f["new"], f["percent"] // 10
     rise, fell = new - old, new <= old  # where it did not rise, nothing needs to be computed
-    given = _given(f, (f["row"], f["year"], new), (f["row"], f["year"] - 1, old))
+    given = look_up(f, (f["row"], f["year"]), (f["row"], f["year"] - 1))
     sums = () if fell else (f"{new} - {old} = {rise}.", product(rise, 10), product(old, tenth))
     return Work(
-        rules=("", "Growth = rise / old.", "Compare the new with the old."),
+        rules=("Growth.", "Growth = rise / old.", "Growth: compare the new with the old."),
         steps=_steps(given, *sums),
         left=new if fell else rise * 10,
         right=old if fell else old * tenth,
@@ -83,15 +72,15 @@ def draw_gross(rng: random.Random, truth: bool) -> tuple[str, Facts]:
         f"Was the gross margin in {span[i]} {_ask(rng, asked)} {percent}%?",
         f"Is the gross margin of {span[i]} {_ask(rng, asked)} {percent}%?",
     ))  # fmt: skip
-    return pose(rng, span, rows, question), facts
+    return pose(rng, span, rows, question, facts)
 
 
 def work_gross(f: Facts) -> Work:
     revenue, cost, tenth = f["revenue"], f["cost"], f["percent"] // 10
     profit = revenue - cost
-    given = _given(f, ("Revenue", f["year"], revenue), ("Cost", f["year"], cost))
+    given = look_up(f, ("Revenue", f["year"]), ("Cost of sales", f["year"]))
     return Work(
-        rules=("", "Gross profit = revenue - cost.", "Margin = (revenue - cost) / revenue."),
+        rules=("Gross margin.", "Gross margin = (revenue - cost) / revenue.", "Gross profit = revenue - cost."),
         steps=_steps(given, f"{revenue} - {cost} = {profit}.", product(profit, 10), product(revenue, tenth)),
         left=profit * 10,
         right=revenue * tenth,
@@ -116,14 +105,14 @@ def draw_operating(rng: random.Random, truth: bool) -> tuple[str, Facts]:
         f"Is the operating margin of {span[i]} {_ask(rng, asked)} {percent}%?",
         f"Is the EBIT margin in {span[i]} {_ask(rng, asked)} {percent}%?",
     ))  # fmt: skip
-    return pose(rng, span, rows, question), facts
+    return pose(rng, span, rows, question, facts)
 
 
 def work_operating(f: Facts) -> Work:
     revenue, ebit, percent = f["revenue"], f["ebit"], f["percent"]
-    given = _given(f, ("EBIT", f["year"], ebit), ("Revenue", f["year"], revenue))
+    given = look_up(f, ("EBIT", f["year"]), ("Revenue", f["year"]))
     return Work(
-        rules=("", "Margin = EBIT / revenue.", f"EBIT * 100 against revenue * {percent}."),
+        rules=("EBIT margin.", "EBIT margin = EBIT / revenue.", f"EBIT * 100 against revenue * {percent}."),
         steps=_steps(given, product(ebit, 100), product(revenue, percent)),
         left=ebit * 100,
         right=revenue * percent,
@@ -144,18 +133,18 @@ def draw_cagr(rng: random.Random, truth: bool) -> tuple[str, Facts]:
         f"Was the CAGR of {name} from {span[0]} to {span[2]} {_ask(rng, asked)} {percent}%?",
         f"Did {name} grow by more than {percent}% a year from {span[0]} to {span[2]}?",
     ))  # fmt: skip
-    return pose(rng, span, rows, question), facts
+    return pose(rng, span, rows, question, facts)
 
 
 def work_cagr(f: Facts) -> Work:
     start, end, growth = f["start"], f["end"], 10 + f["percent"] // 10
     square = growth * growth
-    given = _given(f, (f["row"], f["year"], start), (f["row"], f["year"] + 2, end))
+    given = look_up(f, (f["row"], f["year"]), (f["row"], f["year"] + 2))
     return Work(
         rules=(
-            "",
-            f"Two years at {f['percent']}%: end * 100 against start * {square}.",
-            "Square the growth of a year.",
+            "CAGR.",
+            f"CAGR, two years at {f['percent']}%: end * 100 against start * {square}.",
+            "CAGR: square the growth of a year.",
         ),
         steps=_steps(given, f"{growth} * {growth} = {square}.", product(end, 100), product(square, start)),
         left=end * 100,
@@ -176,14 +165,14 @@ def draw_cover(rng: random.Random, truth: bool) -> tuple[str, Facts]:
         f"Was the interest cover in {span[i]} {_ask(rng, asked)} {limit}?",
         f"Is interest cover (EBIT / interest) in {span[i]} {_ask(rng, asked)} {limit} times?",
     ))  # fmt: skip
-    return pose(rng, span, rows, question), facts
+    return pose(rng, span, rows, question, facts)
 
 
 def work_cover(f: Facts) -> Work:
     ebit, interest, limit = f["ebit"], f["interest"], f["limit"]
-    given = _given(f, ("EBIT", f["year"], ebit), ("Interest", f["year"], interest))
+    given = look_up(f, ("EBIT", f["year"]), ("Interest", f["year"]))
     return Work(
-        rules=("", "Cover = EBIT / interest.", f"EBIT against interest * {limit}."),
+        rules=("Cover.", "Cover = EBIT / interest.", f"Cover: EBIT against interest * {limit}."),
         steps=_steps(given, product(interest, limit)),
         left=ebit,
         right=interest * limit,
@@ -205,14 +194,18 @@ def draw_days(rng: random.Random, truth: bool) -> tuple[str, Facts]:
         f"With a 360-day year, are the {kinds[row]} in {span[i]} {_ask(rng, asked)} {limit}?",
         f"In {span[i]}, were the {kinds[row]} (360-day year) {_ask(rng, asked)} {limit}?",
     ))  # fmt: skip
-    return pose(rng, span, rows, question), facts
+    return pose(rng, span, rows, question, facts)
 
 
 def work_days(f: Facts) -> Work:
     amount, base, periods = f["amount"], f["base"], PERIODS[f["limit"]]
-    given = _given(f, (f["row"], f["year"], amount), (DAYS[f["row"]], f["year"], base))
+    given = look_up(f, (f["row"], f["year"]), (DAYS[f["row"]], f["year"]))
     return Work(
-        rules=("", f"Days = {f['row'].lower()} * 360 / {DAYS[f['row']].lower()}.", "Take the part of the year."),
+        rules=(
+            "Days.",
+            f"Days = {f['row'].lower()} * 360 / {DAYS[f['row']].lower()}.",
+            "Days: take the part of the year.",
+        ),
         steps=_steps(given, f"{periods} * {f['limit']} = 360.", product(amount, periods)),
         left=amount * periods,
         right=base,
@@ -232,7 +225,7 @@ def draw_current(rng: random.Random, truth: bool) -> tuple[str, Facts]:
         f"Was the current ratio in {span[i]} {_ask(rng, asked)} {show(Fraction(halves, 2))}?",
         f"Is the current ratio of {span[i]} {_ask(rng, asked)} {show(Fraction(halves, 2))}?",
     ))  # fmt: skip
-    return pose(rng, span, rows, question), facts
+    return pose(rng, span, rows, question, facts)
 
 
 def _halved(value: int, base: int, halves: int) -> tuple[int, int, tuple[str, ...]]:
@@ -247,9 +240,13 @@ def _halved(value: int, base: int, halves: int) -> tuple[int, int, tuple[str, ..
 def work_current(f: Facts) -> Work:
     left, right, sums = _halved(f["assets"], f["liabilities"], f["halves"])
     limit = show(Fraction(f["halves"], 2))
-    given = _given(f, ("Assets", f["year"], f["assets"]), ("Liabilities", f["year"], f["liabilities"]))
+    given = look_up(f, ("Current assets", f["year"]), ("Current liabilities", f["year"]))
     return Work(
-        rules=("", "Ratio = current assets / current liabilities.", f"Assets against liabilities * {limit}."),
+        rules=(
+            "Current ratio.",
+            "Current ratio = assets / liabilities.",
+            f"Current assets against liabilities * {limit}.",
+        ),
         steps=_steps(given, *sums),
         left=left,
         right=right,
@@ -270,15 +267,15 @@ def draw_debt(rng: random.Random, truth: bool) -> tuple[str, Facts]:
         f"Was debt to equity in {span[i]} {_ask(rng, asked)} {show(Fraction(halves, 2))}?",
         f"Is the debt-to-equity ratio of {span[i]} {_ask(rng, asked)} {show(Fraction(halves, 2))}?",
     ))  # fmt: skip
-    return pose(rng, span, fill(rng, len(span), known), question), facts
+    return pose(rng, span, fill(rng, len(span), known), question, facts)
 
 
 def work_debt(f: Facts) -> Work:
     debt = f["short"] + f["long"]
     left, right, sums = _halved(debt, f["equity"], f["halves"])
-    given = _given(f, ("Equity", f["year"], f["equity"]))
+    given = look_up(f, *((name, f["year"]) for name in ("Equity", "Short-term debt", "Long-term debt")))
     return Work(
-        rules=("", "Debt = short-term + long-term.", "Ratio = debt / equity."),
+        rules=("Debt to equity.", "Debt = short-term + long-term.", "Debt to equity = debt / equity."),
         steps=_steps(given, f"Debt {f['short']} + {f['long']} = {debt}.", *sums),
         left=left,
         right=right,

@@ -58,7 +58,7 @@ def work_clearance(f: Facts) -> Work:
     left = first + (product(mass, rest) if woman else product(rest, mass))  # the rounder number comes second
     right = f"72 * {show(level)} = {show(scaled)}. {product(int(scaled), f['limit'])}"
     return Work(
-        rules=("", "Use 140 - age, weight and creatinine.", "Compare without dividing."),
+        rules=("Clearance.", "Clearance: use 140 - age, weight and creatinine.", "Clearance, without dividing."),
         steps=(f"{_given(age=f['age'], weight=f['weight'], creatinine=show(level))} {left} {right}",),
         left=rest * mass,
         right=scaled * f["limit"],
@@ -84,7 +84,7 @@ def work_bmi(f: Facts) -> Work:
     given = f"Weight {f['weight']} kg, height {f['height_dm']} dm."
     steps = f"{f['height_dm']} * {f['height_dm']} = {square}. {product(square, f['limit'])} "
     return Work(
-        rules=("", "BMI = weight / height^2.", "Height squared comes first."),
+        rules=("BMI.", "BMI = weight / height^2.", "BMI: height squared comes first."),
         steps=(f"{given} {steps}{f['weight']} * 100 = {f['weight'] * 100}.",),
         left=f["weight"] * 100,
         right=square * f["limit"],
@@ -111,7 +111,7 @@ def work_gap(f: Facts) -> Work:
     gap = rest - f["bicarbonate"]
     given = _given(sodium=f["sodium"], chloride=f["chloride"], bicarbonate=f["bicarbonate"])
     return Work(
-        rules=("", "Gap = sodium - chloride - bicarbonate.", "Take chloride and bicarbonate from sodium."),
+        rules=("Gap.", "Gap = sodium - chloride - bicarbonate.", "Gap: take chloride and bicarbonate from sodium."),
         steps=(f"{given} {f['sodium']} - {f['chloride']} = {rest}. {rest} - {f['bicarbonate']} = {gap}.",),
         left=gap,
         right=f["limit"],
@@ -142,7 +142,11 @@ def work_calcium(f: Facts) -> Work:
     given = _given(calcium=show(calcium), albumin=show(albumin))
     sums = f"4 - {show(albumin)} = {show(lack)}. 0.8 * {show(lack)} = {show(added)}."
     return Work(
-        rules=("", "Corrected = calcium + 0.8 * (4 - albumin).", "Each g/dL of albumin below 4 adds 0.8."),
+        rules=(
+            "Corrected.",
+            "Corrected = calcium + 0.8 * (4 - albumin).",
+            "Corrected: each g/dL of albumin below 4 adds 0.8.",
+        ),
         steps=(f"{given} {sums} {show(calcium)} + {show(added)} = {show(total)}.",),
         left=total,
         right=limit,
@@ -172,7 +176,7 @@ def work_map(f: Facts) -> Work:
     double, high, limit = 2 * f["diastolic"], f["systolic"], f["limit"]
     sums = f"2 * {f['diastolic']} = {double}. {double} + {high} = {double + high}."
     return Work(
-        rules=("", "MAP = (systolic + 2 * diastolic) / 3.", "Systolic + 2 * diastolic against 3 * limit."),
+        rules=("MAP.", "MAP = (systolic + 2 * diastolic) / 3.", "MAP: systolic + 2 * diastolic against 3 * limit."),
         steps=(f"{_given(systolic=high, diastolic=f['diastolic'])} {sums} 3 * {limit} = {3 * limit}.",),
         left=double + high,
         right=3 * limit,

@@ -62,7 +62,12 @@ def work_chads(f: Facts) -> Work:
     worth |= {"age": years, "female": 1} if f["sex"] == "woman" else {"age": years}
     # The age is always told, with its points, so that it is looked at also where it earns none.
     told = [(f"{f['age']} years" if n == "age" else n, worth[n]) for n in CHADS_ORDER if n in worth]
-    return _score("CHA2DS2-VASc", told, f["limit"], ("", "CHA2DS2-VASc points:", "Stroke and 75 years give 2."))
+    return _score(
+        "CHA2DS2-VASc",
+        told,
+        f["limit"],
+        ("CHA2DS2-VASc:", "CHA2DS2-VASc points:", "CHA2DS2-VASc, stroke and 75 years give 2:"),
+    )
 
 
 def _score(name: str, told: list[tuple[str, int]], limit: int, rules: tuple[str, ...], steps: str = "") -> Work:
@@ -97,7 +102,7 @@ def draw_wells(rng: random.Random, truth: bool) -> tuple[str, Facts]:
 def work_wells(f: Facts) -> Work:
     told = [(name, WELLS[name][0]) for name in WELLS if name in f["has"]]
     told += [("other diagnosis", -2)] if f["other"] else []
-    return _score("Wells", told, f["limit"], ("", "Wells points:", "Another likely diagnosis takes 2."))
+    return _score("Wells", told, f["limit"], ("Wells:", "Wells points:", "Wells, another likely diagnosis takes 2:"))
 
 
 def draw_curb(rng: random.Random, truth: bool) -> tuple[str, Facts]:
@@ -141,7 +146,7 @@ def work_curb(f: Facts) -> Work:
         total += present
         parts.append(f"{label} +1 = {total}" if present else otherwise)
     told = [(label, 1) for label, present, _ in items if present]
-    rules = ("", "CURB-65 points:", "Each of five signs gives 1.")
+    rules = ("CURB-65:", "CURB-65 points:", "CURB-65, each of five signs gives 1:")
     return _score("CURB-65", told, f["limit"], rules, f"{', '.join(parts)}. Total {total}.")
 
 
