@@ -56,6 +56,9 @@ def _rows(reports: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
         row("tokens an answer", lambda r: f"{r['answer_tokens']['mean']:.1f}" if r["answer_tokens"] else None),
         row("peak RSS, MiB", lambda r: _mebibytes(r, "peak_rss_bytes")),
         row("peak PSS, MiB", lambda r: _mebibytes(r, "peak_pss_bytes")),
+        row("peak RSS predicted, MiB (error)", lambda r: _predicted((r["memory"] or {}).get("predicted"))),
+        row("load cold / warm, s", lambda r: _loads(r["memory"])),
+        row("largest context in the cap", lambda r: _largest(r["memory"])),
         row("accuracy", lambda r: _accuracy(r["quality"])),
         row("unparsed answers", lambda r: f"{r['quality']['parse_failure_rate']:.1%}" if r["quality"] else None),
         row("against the first", lambda r: _paired(r["quality"])),
@@ -90,6 +93,22 @@ def _milliseconds(found: dict[str, Any] | None, *keys: str) -> str | None:
 def _mebibytes(report: dict[str, Any], key: str) -> str | None:
     value = (report["memory"] or {}).get(key)
     return None if value is None else f"{value / MIB:.1f}"
+
+
+def _predicted(found: dict[str, Any] | None) -> str | None:
+    return f"{found['predicted_peak_bytes'] / MIB:.1f} ({found['error']:+.0%})" if found else None
+
+
+def _loads(used: dict[str, Any] | None) -> str | None:
+    if not used or used.get("cold_load_s") is None:
+        return None
+    return f"{used['cold_load_s']:.3f} / {used['warm_load_s']:.3f}"
+
+
+def _largest(used: dict[str, Any] | None) -> str | None:
+    if not used or "largest_context" not in used:
+        return None
+    return str(used["largest_context"] or "does not fit")
 
 
 def _accuracy(quality: dict[str, Any] | None) -> str | None:

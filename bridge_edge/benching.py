@@ -38,6 +38,8 @@ class Request:
     retries: int = 2
     wait: float = 0.0
     pin: bool = False
+    memory_cap: str = ""
+    context: bool = False
     runs_dir: Path = Path("runs")
 
 
@@ -76,16 +78,52 @@ def items_of(request: Request, first: Path) -> list[Sample]:
 
 def bench_models(request: Request) -> tuple[list[dict[str, Any]], str]:
     """Reports of the models side by side, and their table."""
-    from bridge_edge.benchmarks import report
+    from bridge_edge.benchmarks import capacity, report
     from bridge_edge.benchmarks.bench import bench_many
 
     options = options_of(request)
     paths = paths_of(request)
     samples = items_of(request, paths[0])
     say(f"measuring {', '.join(str(p) for p in paths)} on {len(samples)} items")
+    if request.context and not request.memory_cap:
+        raise UserError("--context looks for the largest context within a cap", "add --memory-cap, e.g. 512M")
+    cap = capacity.bytes_of(request.memory_cap, "--memory-cap") if request.memory_cap else None
     with pinned(max(options.thread_counts) if request.pin else None):
         reports = bench_many(paths, samples, options)
+    for found in reports:
+        fit_memory(found, cap, request.context)
     return reports, report.table(reports)
+
+
+def fit_memory(found: dict[str, Any], cap: int | None, search: bool) -> None:
+    """Put the prediction of memory beside what was measured, and the largest context under a cap."""
+    from bridge_edge.benchmarks import capacity, memory
+
+    used = found["memory"]
+    if not used:
+        return
+    path, threads = Path(found["artifact"]["path"]), found["protocol"]["threads"]
+    shape = capacity.shape_of(path)
+    asked = int(found["protocol"]["prompt_tokens"]) + found["protocol"]["max_new_tokens"]
+    used["predicted"] = capacity.compared(shape, used, min(asked, shape.context))
+    if cap is not None:
+        used["cap_bytes"], used["within_cap"] = cap, used["peak_rss_bytes"] <= cap
+    if search and cap is not None:
+        say(f"looking for the largest context of {path} within {cap} bytes")
+
+        def probe(context: int) -> int:
+            return int(memory.measure(path, [], 1, threads, context=context)["peak_rss_bytes"])
+
+        largest, seen = capacity.largest_context(probe, cap, shape.context)
+        used["largest_context"] = largest
+        used["context_probes"] = [
+            {
+                "context": n,
+                "measured_peak_bytes": peak,
+                "predicted_peak_bytes": capacity.compared(shape, used, n)["predicted_peak_bytes"],
+            }
+            for n, peak in seen
+        ]
 
 
 def options_of(request: Request) -> Any:

@@ -343,6 +343,8 @@ def verify(model: str | None, key: Path | None, runs_dir: Path, as_json: bool) -
     "--retries", type=click.IntRange(0, 100), default=2, show_default=True, help="Disturbed repetitions to make again."
 )
 @click.option("--wait", type=click.FloatRange(0), default=0, help="Seconds to wait for a quiet machine.")
+@click.option("--memory-cap", default="", metavar="SIZE", help="Say whether it fits, e.g. 512M.")
+@click.option("--context", is_flag=True, help="Find the largest context within --memory-cap.")
 @runs_option
 @json_option
 def bench(models: tuple[str, ...], as_json: bool, **words: Any) -> None:

@@ -11,14 +11,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"bridge_edge": ROOT / "bridge_edge", "bridge_edge.export": ROOT / "export"}
 FOLDERS |= {"bridge_edge.benchmarks": ROOT / "benchmarks", "bridge_edge.recipes": ROOT / "recipes"}
 FILES = [(name, path) for name, folder in FOLDERS.items() for path in sorted(folder.rglob("*.py"))]
-WIRES = {
-    "cli",
-    "benching",
-    "shipping",
-    "doctor",
-    "ask",
-    "listing",
-}  # the verbs, which alone may reach for both packages
+WIRES = {"cli", "benching", "shipping", "doctor", "ask", "listing"}  # verbs: they alone may reach for both packages
 
 
 def imports(path: Path, top_level: bool = False) -> set[str]:

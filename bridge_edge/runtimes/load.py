@@ -6,6 +6,7 @@ imported only when it is needed. Not covered: hub names (download first) and ada
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from bridge_edge.errors import UserError
@@ -41,14 +42,19 @@ def load_runtime(path: Path, threads: int | None = None) -> Runtime:
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}", "give a positive number")
     kind, found = kind_of(Path(path))
+    return runtime_class(kind)(found, threads)
+
+
+def runtime_class(kind: str) -> Callable[[Path, int | None], Runtime]:
+    """The runtime of a format; asking for it imports its backend."""
     if kind == "gguf":
         from bridge_edge.runtimes.gguf_runtime import GGUFRuntime
 
-        return GGUFRuntime(found, threads)
+        return GGUFRuntime
     if kind == "onnx":
         from bridge_edge.runtimes.onnx_runtime import ONNXRuntime
 
-        return ONNXRuntime(found, threads)
+        return ONNXRuntime
     from bridge_edge.runtimes.torch_runtime import TorchRuntime
 
-    return TorchRuntime(found, threads)
+    return TorchRuntime

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridge_edge.benchmarks import capacity
+from bridge_edge.errors import UserError
+from bridge_edge.export.onnx_export import make_onnx
+from bridge_edge.export.quantize import make_gguf
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("capacity")
+    tiny.checkpoint(folder / "torch")
+    tiny.checkpoint(folder / "untied", "llama")
+    make_gguf(folder / "torch", folder / "m.gguf", "F32", "toy")
+    make_gguf(folder / "untied", folder / "u.gguf", "F32", "toy")
+    make_onnx(folder / "torch", folder / "onnx", "fp32")
+    return folder
+
+
+def test_three_formats_of_one_model_have_one_shape(root: Path) -> None:
+    shapes = [capacity.shape_of(root / name) for name in ("torch", "m.gguf", "onnx")]
+    for shape in shapes:
+        assert (shape.layers, shape.hidden, shape.heads, shape.kv_heads, shape.head_size) == (2, 64, 4, 2, 16)
+        assert (shape.vocab, shape.context) == (tiny.VOCAB, 256)
+        assert shape.weight_bytes == pytest.approx(shapes[0].weight_bytes, rel=0.1)
+    assert [s.kv_per_token for s in shapes] == [2 * 2 * 2 * 16 * n for n in (4, 2, 4)]
+
+
+@pytest.mark.parametrize(("name", "looked_up"), [("torch", 0), ("m.gguf", 0), ("untied", 1), ("u.gguf", 1)])
+def test_only_an_untied_embedding_is_not_streamed(root: Path, name: str, looked_up: int) -> None:
+    shape = capacity.shape_of(root / name)
+    assert shape.weight_bytes - shape.streamed_bytes == looked_up * tiny.VOCAB * 64 * 4
+
+
+def test_the_cache_is_what_the_runtime_really_reserves(root: Path) -> None:
+    from bridge_edge.runtimes.gguf_runtime import GGUFRuntime
+    from bridge_edge.runtimes.session import open_session
+
+    runtime = GGUFRuntime(root / "m.gguf", 1)
+    shape = capacity.shape_of(root / "m.gguf")
+    for context in (1, 100, 256):
+        open_session(runtime, context)
+        assert shape.reserved(context) == runtime._size
+    large = capacity.Shape(**{**shape.__dict__, "context": 8192})
+    assert [large.reserved(n) for n in (10, 1025, 3000, 8192)] == [1024, 2048, 4096, 8192]
+
+
+def test_peaks_grow_with_the_context_and_loading_may_be_the_peak(root: Path) -> None:
+    torch_shape, onnx_shape = (capacity.shape_of(root / name) for name in ("torch", "onnx"))
+    assert torch_shape.peak(1000, 200) > torch_shape.peak(1000, 100) > 1000 + torch_shape.weight_bytes
+    assert onnx_shape.peak(0, 1) == 2 * onnx_shape.weight_bytes
+    found = capacity.compared(torch_shape, {"imported_rss_bytes": 10, "peak_rss_bytes": 1 << 20}, 64)
+    assert found["predicted_peak_bytes"] == torch_shape.peak(10, 64)
+    assert found["error"] == pytest.approx(torch_shape.peak(10, 64) / (1 << 20) - 1)
+
+
+def test_sizes_as_people_write_them() -> None:
+    sizes = [capacity.bytes_of(text, "--memory-cap") for text in ("512M", "2GiB", "1.5k", "77", "3 mb")]
+    assert sizes == [512 << 20, 2 << 30, 1536, 77, 3 << 20]
+    for text in ("", "many", "-1M", "M", "nan", "inf"):
+        with pytest.raises(UserError, match="--memory-cap"):
+            capacity.bytes_of(text, "--memory-cap")
+
+
+@pytest.mark.parametrize(("cap", "wanted"), [(5000, 4096), (4096, 4096), (3000, 2944), (1100, 1088), (164, 64)])
+def test_the_largest_context_by_bisection(cap: int, wanted: int) -> None:
+    asked: list[int] = []
+
+    def probe(context: int) -> int:
+        asked.append(context)
+        return context
+
+    found, seen = capacity.largest_context(probe, cap, 4096)
+    assert seen == [(n, n) for n in asked]
+    assert found is not None
+    assert found <= cap
+    assert len(asked) <= capacity.MAX_PROBES
+    slow = max(n for n in range(64, 4097, 64) if n <= cap)
+    assert slow == wanted or cap == 164
+    assert slow - found <= 4096 >> (capacity.MAX_PROBES - 3)  # as near as so few probes can come
+
+
+def test_a_model_that_is_too_large_for_the_cap() -> None:
+    assert capacity.largest_context(lambda n: 1 << 30, 1 << 20, 1024) == (None, [(1024, 1 << 30), (64, 1 << 30)])
+
+
+def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(UserError, match="holds no object"):
+        capacity.shape_of(tmp_path)
