@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bridge_edge.curriculum import DECISIONS
 from bridge_edge.data.pool import load_task
 from bridge_edge.data.samples import Sample, write_jsonl
 from bridge_edge.errors import UserError
@@ -27,7 +28,6 @@ from bridge_edge.recipe import Recipe
 
 CHUNK = 16  # times `batch_rows`: written, or lost with a kill, at once; long enough to keep all slots busy
 LEDGER = "assistant.sqlite"  # calls to an assistant that is served elsewhere
-DECISIONS = "decisions.jsonl"
 
 
 def annotate(ctx: Context, out: Path) -> Metrics:

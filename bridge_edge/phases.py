@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from bridge_edge.curriculum import EASY, SHORT, SHUFFLED, alignment_note, easy_first, short_first, spread
 from bridge_edge.data.card import normal
 from bridge_edge.data.encode import ANSWER_TASK, encode_pairs, encode_samples, prompt_ids
 from bridge_edge.data.pool import build_splits, make_card
@@ -26,7 +27,7 @@ from bridge_edge.embedded.skills import documents
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores, records_json, score, to_json
 from bridge_edge.generate.engine import generate
-from bridge_edge.progress import track
+from bridge_edge.progress import say, track
 from bridge_edge.recipe import ModelSpec, Recipe
 from bridge_edge.run import sha256_file
 from bridge_edge.train.batches import ANSWER, RATIONALE, Encoded
@@ -94,15 +95,11 @@ def fit(
     model = prepare(source, spec, ctx.device)
     plan = plan_of(ctx.recipe, spec, **changes)
     rows = rehearse(examples, tokenizer, spec.rehearsal, plan)
+    if rows is not examples:
+        ordered = len(examples) + round(spec.rehearsal * len(examples)) if plan.ordered else 0
+        plan = replace(plan, epochs=1, ordered=ordered)
     with track(label, 1.0) as advance:
-        done = train(
-            model,
-            rows,
-            plan if rows is examples else replace(plan, epochs=1),
-            tokenizer.pad_token_id,
-            advance,
-            out / "checkpoint.pt",
-        )
+        done = train(model, rows, plan, tokenizer.pad_token_id, advance, out / "checkpoint.pt")
     save_model(model, tokenizer, out, make_card(ctx.recipe, suffix))
     return {**done.record(), "examples": len(examples)}
 
@@ -117,9 +114,13 @@ def rehearse(examples: list[Encoded], tokenizer: PreTrainedTokenizerBase, share:
         return examples
     repeated = examples * max(1, round(plan.epochs))
     stream = documents(REHEARSAL_SEED + plan.seed, chat_share=1.0, direct_share=0.0)
-    return repeated + encode_pairs(
+    general = encode_pairs(
         tokenizer, [(d.prompt, d.steps, d.answer) for d in islice(stream, round(share * len(repeated)))]
     )
+    if plan.ordered:  # the first epoch keeps its order, with its share of the documents in between
+        early = round(share * len(examples))
+        return spread(examples, general[:early]) + repeated[len(examples) :] + general[early:]
+    return repeated + general
 
 
 def contradicts(given: str, gold: str | None) -> bool:
@@ -180,7 +181,7 @@ def align(ctx: Context, out: Path) -> Metrics:
     """Instruction alignment of the student on generated general instructions in the chat format."""
     recipe = ctx.recipe
     tokenizer = load_tokenizer(recipe.student.model)
-    if not recipe.align.enabled:
+    if recipe.align.skipped:
         save_model(load_model(recipe.student.model), tokenizer, out, make_card(recipe))
         return {"examples": 0, "note": "switched off"}
     stream = documents(ALIGN_SEED + recipe.seed, chat_share=1.0, direct_share=0.05)
@@ -204,9 +205,20 @@ def tutor(ctx: Context, out: Path) -> Metrics:
     samples = [taught.get(s.id, s) for s in ctx.samples("annotate", "annotations")]
     present = {s.id for s in samples}
     samples += [s for s in taught.values() if s.id not in present]
-    source = str(ctx.folder("align"))
-    examples = encode_samples(load_tokenizer(source), samples, ctx.recipe.tutor.format)
-    metrics = fit(ctx, out, source, ctx.recipe.student, examples, "tutoring", student_suffix(ctx.recipe))
+    source, recipe, spec = str(ctx.folder("align")), ctx.recipe, ctx.recipe.tutor
+    if spec.order == EASY:
+        samples = easy_first(samples, ctx.folder("annotate"))
+    examples = encode_samples(load_tokenizer(source), samples, spec.format)
+    if spec.order == SHORT:
+        examples = short_first(examples)
+    ordered = 0 if spec.order == SHUFFLED else len(examples)
+    suffix = student_suffix(recipe)
+    metrics = fit(ctx, out, source, recipe.student, examples, "tutoring", suffix, ordered=ordered)
+    if recipe.align.skipped:
+        scores = measure(ctx, out, ctx.samples("data", "dev"), "whether answers can be read", suffix)
+        metrics["dev_parse_failures"] = round(scores.parse_failure_rate, 4)
+        if note := alignment_note(scores.parse_failure_rate):
+            say(f"  warning: {note}")
     return metrics | {"from_teacher": len(taught), "from_ta": len(samples) - len(taught)}
 
 

@@ -187,6 +187,14 @@ class SelectSpec(Spec):
     trim: float = Field(0.03, ge=0, lt=0.5, description="share of the hardest items dropped as probable label noise")
 
 
+class PracticeSpec(Spec):
+    """Practice of the assistant on its own right rationales, after the lesson on the teacher's (STaR)."""
+
+    items: int = Field(0, ge=0, description="pool items it explains for practice; 0 switches it off")
+    epochs: float = Field(1, gt=0, description="passes over the teacher's rationales and its own together")
+    lr: float | None = Field(None, gt=0, description="learning rate of the second training; null: that of the first")
+
+
 class GateSpec(Spec):
     """Quality of the assistant on the dev split, asked before it may annotate the pool."""
 
@@ -226,16 +234,23 @@ class AlignSpec(Spec):
 
     enabled: bool = True
     items: int = Field(1500, ge=1)
-    epochs: float = Field(1, gt=0)
+    epochs: float = Field(1, ge=0, description="0: skipped, as with enabled: false")
     lr: float = Field(1e-3, gt=0)
+
+    @property
+    def skipped(self) -> bool:
+        return not self.enabled or self.epochs == 0
 
 
 class TutorSpec(Spec):
-    """Form and weights of the student's supervision."""
+    """Form, weights and order of the student's supervision."""
 
     format: Literal["rationale_answer", "multitask"] = "rationale_answer"
-    lambda_rationale: float = Field(1.0, ge=0)
-    lambda_answer: float = Field(1.0, ge=0)
+    lambda_rationale: float = Field(1.0, ge=0, description="weight of the mean loss over a rationale's tokens")
+    lambda_answer: float = Field(1.0, ge=0, description="weight of the mean loss over an answer's tokens")
+    order: Literal["shuffled", "easy-to-hard", "short-to-long"] = Field(
+        "shuffled", description="of the first epoch: easy is what the assistant was sure of, short is counted in tokens"
+    )
 
 
 class BaselineSpec(Spec):
@@ -263,6 +278,7 @@ class Recipe(Spec):
     student: ModelSpec
     warmup: WarmupSpec = WarmupSpec()
     select: SelectSpec = SelectSpec()
+    practice: PracticeSpec = PracticeSpec()
     gate: GateSpec = GateSpec()
     annotate: AnnotateSpec = AnnotateSpec()
     align: AlignSpec = AlignSpec()
@@ -322,6 +338,7 @@ NEUTRAL: dict[str, Any] = {
     "annotate.near_duplicate": None,
     "annotate.longest": None,
     "annotate.long_share": 0.2,
+    "tutor.order": "shuffled",
 }
 """Keys that came after version 0.1.0, each with the value at which it changes nothing."""
 

@@ -31,8 +31,8 @@ SCORED = ("select.difficulty", "select.samples", "select.embeddings", "select.ch
 
 @dataclass(frozen=True)
 class Stage:
-    """`reads` names the parts of the recipe that shape the output, `needs` the stages whose output it reads. A higher
-    `version` makes former outputs of this stage stale.
+    """`reads` names the parts of the recipe that shape the output (less what follows a minus sign), `needs` the stages
+    whose output it reads. A higher `version` makes former outputs of this stage stale.
 
     Where selection goes in rounds there are several of a `kind` (see `rounds.py`): `places` maps what the work calls a
     stage to the one that it reads, and `part` says which round of how many this is."""
@@ -93,7 +93,7 @@ STAGES = (
         "apprentice",
         "Training of the assistant, and its gate",
         apprenticeship.apprentice,
-        ("name", "ta", "gate", "seed", "tutor", "task"),
+        ("name", "ta", "practice", "gate", "seed", "tutor", "-tutor.order", "task"),
         ("data", "warmup", "teach"),
     ),
     Stage(
@@ -107,7 +107,7 @@ STAGES = (
         "align",
         "Instruction alignment of the student",
         phases.align,
-        ("name", "student", "align", "seed", "tutor", "task"),
+        ("name", "student", "align", "seed", "tutor", "-tutor.order", "task"),
     ),
     Stage(
         "tutor",
@@ -120,7 +120,7 @@ STAGES = (
         "baseline",
         "Baseline: direct distillation, same budget",
         phases.baseline,
-        ("name", "student", "baseline", "tutor", "seed", "task"),
+        ("name", "student", "baseline", "tutor", "-tutor.order", "seed", "task"),
         ("teach", "align"),
     ),
     Stage(
@@ -138,6 +138,10 @@ def slice_of(recipe: Recipe, reads: Sequence[str]) -> dict[str, Any]:
     whole = settings(recipe)
     found: dict[str, Any] = {}
     for dotted in reads:
+        if dotted.startswith("-"):  # read by another stage only, though it stands among values that this one reads
+            part, last = dotted[1:].split(".")
+            whole[part].pop(last, None)
+            continue
         value: Any = whole
         for part in dotted.split("."):
             value = value[part]

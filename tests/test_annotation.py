@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bridge_edge.annotation import DECISIONS, _keep, annotate
+from bridge_edge.annotation import _keep, annotate
+from bridge_edge.curriculum import DECISIONS
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, vote

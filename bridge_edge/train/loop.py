@@ -22,7 +22,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.memory import trim
 from bridge_edge.parallel import Map, side_by_side
 from bridge_edge.progress import Advance
-from bridge_edge.train.batches import ANSWER, RATIONALE, Batch, Encoded, collate, epoch
+from bridge_edge.train.batches import ANSWER, RATIONALE, Batch, Encoded, bucket, collate, epoch
 from bridge_edge.train.losses import segment_nll, supervised_logits
 from bridge_edge.train.optim import Optimizer, build_optimizer, schedule
 
@@ -31,7 +31,8 @@ TRIM_EVERY = 10  # steps between returns of freed memory
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train. `weights` maps segment codes to loss weights; `micro_tokens` bounds one forward pass."""
+    """How to train. `weights` maps segment codes to loss weights; `micro_tokens` bounds one forward pass. The first
+    `ordered` examples are seen first and in their order, once; all else is shuffled."""
 
     lr: float
     epochs: float
@@ -43,6 +44,7 @@ class Plan:
     seed: int = 0
     weights: tuple[tuple[int, float], ...] = ((RATIONALE, 1.0), (ANSWER, 1.0))
     save_every: float = 30.0
+    ordered: int = 0
 
 
 @dataclass
@@ -75,11 +77,30 @@ def step_plan(examples: Sequence[Encoded], plan: Plan) -> list[list[list[int]]]:
     per_step = max(1, plan.batch_tokens // plan.micro_tokens)
     steps: list[list[list[int]]] = []
     for number in range(math.ceil(plan.epochs)):
-        micro = epoch(examples, min(plan.micro_tokens, plan.batch_tokens), plan.seed * 1_000 + number)
         share = min(1.0, plan.epochs - number)
+        if number == 0 and plan.ordered:
+            steps.extend(_first_epoch(examples, plan, share))
+            continue
+        micro = epoch(examples, min(plan.micro_tokens, plan.batch_tokens), plan.seed * 1_000 + number)
         micro = micro[: max(1, round(len(micro) * share))]
         steps.extend(micro[i : i + per_step] for i in range(0, len(micro), per_step))
     return steps
+
+
+def _first_epoch(examples: Sequence[Encoded], plan: Plan, share: float) -> list[list[list[int]]]:
+    """The steps of a first epoch that begins in order: each takes the next examples, bucketed among themselves."""
+    lengths, most = [len(e) for e in examples], min(plan.micro_tokens, plan.batch_tokens)
+    per_step = max(1, plan.batch_tokens // plan.micro_tokens)
+    windows: list[list[int]] = [[]]
+    for i in range(plan.ordered):
+        if windows[-1] and sum(lengths[k] for k in windows[-1]) + lengths[i] > plan.batch_tokens:
+            windows.append([])
+        windows[-1].append(i)
+    steps = [bucket(lengths, most, window) for window in windows]
+    rest = epoch(examples[plan.ordered :], most, plan.seed * 1_000)
+    shifted = [[plan.ordered + i for i in rows] for rows in rest]
+    steps += [shifted[i : i + per_step] for i in range(0, len(shifted), per_step)]
+    return steps[: max(1, round(len(steps) * share))]
 
 
 def train(
