@@ -222,7 +222,7 @@ def work(rank: int, job: Job, port: int) -> None:
         state["seconds"] += now - last
         last = now
         finished = state["tokens"] >= job.tokens or state["step"] == job.until
-        if job.workers > 1 and os.getppid() != parent:  # whoever started this run is gone: two runs must not write one checkpoint
+        if job.workers > 1 and os.getppid() != parent:  # its launcher is gone; two runs must not write one checkpoint
             break
         if rank == 0 and state["done"] % 50 == 0:
             speed = job.micro * job.workers * min(state["done"], 50) / sum_of_last(now)

@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bridge_edge.embedded.skills.drills import comparisons, sums, verdicts
+from bridge_edge.embedded.skills.drills import comparisons, keyed, sums, verdicts
 from bridge_edge.embedded.skills.material import WORDS, Item
 from bridge_edge.embedded.skills.numbers import (
     addition,
@@ -72,7 +72,8 @@ SKILLS: dict[str, tuple[Skill, float]] = {
     "sums": (sums, 3.5),
     "verdicts": (verdicts, 1.5),
     "readings": (readings, 5.0),
-    "cells": (cells, 3.0),
+    "cells": (cells, 4.0),
+    "keyed": (keyed, 3.0),
     "trends": (trends, 5.0),
     "tally": (tally, 3.0),
 }

@@ -92,6 +92,23 @@ def sums(rng: random.Random) -> Item:
     return "", question.format(rng.choice((", ", "; ")).join(asked)), " ".join(steps), result
 
 
+def keyed(rng: random.Random) -> Item:
+    """Values by keys that are numbers and differ in one digit, looked up one after another."""
+    first, count = rng.choice((rng.randint(1980, 2035), number(rng))), rng.randint(2, 6)
+    keys = [first + i for i in range(count)]
+    if rng.random() < 0.3:
+        rng.shuffle(keys)
+    base = number(rng) % 1000
+    values = [base if rng.random() < 0.15 else rng.choice((neighbour(rng, base), number(rng) % 1000)) for _ in keys]
+    said = rng.choice((", ", "; ", " | ", "\n"))
+    link = rng.choice((" ", " ", ": ", " | ")) if said != " | " else " "
+    context = said.join(f"{k}{link}{v}" for k, v in zip(keys, values, strict=True))
+    asked = [rng.choice(keys) for _ in range(rng.randint(2, 5))]
+    steps = [f"{k}: {values[keys.index(k)]}." for k in asked]
+    question = rng.choice(("Read out: {}.", "What belongs to {}?")).format(", ".join(map(str, asked)))
+    return context, question, " ".join(steps), str(values[keys.index(asked[-1])])
+
+
 def verdicts(rng: random.Random) -> Item:
     """Hold a stated number against a limit, and say so in one of several wordings."""
     what = rng.choice((rng.choice(WORDS), word(rng), f"{rng.choice(WORDS)} {rng.choice(WORDS)}"))

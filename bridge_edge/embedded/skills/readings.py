@@ -212,8 +212,40 @@ def readings(rng: random.Random) -> Item:
     return text, f"Is {subject} {way} {worked.limit}{unit}?", steps, yes(truth)
 
 
-def lines(rng: random.Random) -> tuple[str, list[str], list[int], dict[str, list[int]]]:
-    """Figures of some rows over two or three years in one of three layouts: text, rows, years, cells."""
+@dataclass(frozen=True)
+class Lines:
+    """Figures of some rows over some years, told in one of four layouts; `by_year` where a line is a year."""
+
+    text: str
+    rows: list[str]
+    years: list[int]
+    cells: dict[str, list[int]]
+    by_year: bool
+
+    def at(self, row: str, year: int) -> int:
+        return self.cells[row][self.years.index(year)]
+
+    def look_up(self, rng: random.Random, wanted: list[tuple[str, int]]) -> str:
+        """The wanted cells, read at once or in two steps: the line that holds one, then the figure in it."""
+        if rng.random() < 0.3:
+            form = rng.choice(("{} in {}: {}.", "{} {}: {}."))
+            return " ".join(form.format(row, year, self.at(row, year)) for row, year in wanted)
+        parts = []
+        if self.by_year:
+            for year in dict.fromkeys(y for _, y in wanted):
+                line = ", ".join(f"{r.lower()} {self.at(r, year)}" for r in self.rows)
+                found = ", ".join(f"{r.lower()} {self.at(r, year)}" for r, y in wanted if y == year)
+                parts.append(f"{year}: {line}; {found}.")
+        else:
+            for row in dict.fromkeys(r for r, _ in wanted):
+                line = ", ".join(f"{y} {v}" for y, v in zip(self.years, self.cells[row], strict=True))
+                found = ", ".join(f"{y}: {self.at(r, y)}" for r, y in wanted if r == row)
+                parts.append(f"{row}: {line}; {found}.")
+        return " ".join(parts)
+
+
+def lines(rng: random.Random) -> Lines:
+    """Figures of two to five rows over two or three years."""
     rows = labels(rng, rng.randint(2, 5))
     if rng.random() < 0.4:
         rows = [r.capitalize() for r in rows]
@@ -225,50 +257,43 @@ def lines(rng: random.Random) -> tuple[str, list[str], list[int], dict[str, list
         cells[r] = [max(2, min(999, neighbour(rng, base) if rng.random() < 0.7 else base)) for _ in years]
     unit = rng.choice(("thousand", "million", "kg", "points", rng.choice(WORDS)))
     who = f"{word(rng).capitalize()} {rng.choice(WORDS).capitalize()}" if rng.random() < 0.5 else name(rng)
-    layout = rng.randrange(3)
+    layout = rng.choice((0, 0, 1, 2, 2, 3, 3))
     if layout == 0:
-        low = {r: r.lower() for r in rows}
-        told = [f"{y}: " + ", ".join(f"{low[r]} {cells[r][i]}" for r in rows) for i, y in enumerate(years)]
-        return f"Figures of {who} in {unit}.\n" + "\n".join(told), rows, years, cells
-    if layout == 1:
+        told = [f"{y}: " + ", ".join(f"{r.lower()} {cells[r][i]}" for r in rows) for i, y in enumerate(years)]
+        text = f"Figures of {who} in {unit}.\n" + "\n".join(told)
+    elif layout == 1:
         told = [f"{r}: " + ", ".join(f"{cells[r][i]} in {y}" for i, y in enumerate(years)) for r in rows]
-        return f"{who} ({unit}). " + ". ".join(told) + ".", rows, years, cells
-    told = [f"{r} | " + " | ".join(map(str, cells[r])) for r in rows]
-    return "\n".join([f"{who}, {unit}", "item | " + " | ".join(map(str, years)), *told]), rows, years, cells
+        text = f"{who} ({unit}). " + ". ".join(told) + "."
+    elif layout == 2:
+        told = [f"{r} | " + " | ".join(map(str, cells[r])) for r in rows]
+        text = "\n".join([f"{who}, {unit}", "item | " + " | ".join(map(str, years)), *told])
+    else:
+        told = [f"{r}: " + ", ".join(f"{y} {cells[r][i]}" for i, y in enumerate(years)) for r in rows]
+        text = f"{who} ({unit}). " + ". ".join(told) + "."
+    return Lines(text, rows, years, cells, layout == 0)
 
 
 def cells(rng: random.Random) -> Item:
     """Read several cells out of lines of figures, one after another."""
-    text, rows, years, table = lines(rng)
-    asked = [(rng.choice(rows), rng.randrange(len(years))) for _ in range(rng.randint(3, 6))]
-    form = rng.choice(("{} in {}: {}.", "{} {}: {}."))
-    steps = " ".join(form.format(r, years[i], table[r][i]) for r, i in asked)
-    wanted = ", ".join(f"{r} in {years[i]}" for r, i in asked)
-    return (
-        text,
-        rng.choice(("Read out: {}.", "What is {}?", "Give {}.")).format(wanted),
-        steps,
-        str(table[asked[-1][0]][asked[-1][1]]),
-    )
+    table = lines(rng)
+    asked = [(rng.choice(table.rows), rng.choice(table.years)) for _ in range(rng.randint(2, 4))]
+    wanted = ", ".join(f"{row} in {year}" for row, year in asked)
+    question = rng.choice(("Read out: {}.", "What is {}?", "Give {}.")).format(wanted)
+    return table.text, question, table.look_up(rng, asked), str(table.at(*asked[-1]))
 
 
 def trends(rng: random.Random) -> Item:
     """Two or three cells of lines of figures, put into a rule, and held against a limit."""
-    text, rows, years, table = lines(rng)
-    i = rng.randrange(1, len(years))
-    row, other = rng.sample(rows, 2)
-    a, b, old = table[row][i], table[other][i], table[row][i - 1]
-    year = years[i]
-    form = rng.choice(("{} in {}: {}.", "{} {}: {}."))
-    given = f"{form.format(row, year, a)} {form.format(other, year, b)}"
+    table = lines(rng)
+    year = rng.choice(table.years[1:])
+    row, other = rng.sample(table.rows, 2)
+    a, b, old = table.at(row, year), table.at(other, year), table.at(row, year - 1)
+    wanted = [(row, year), (other, year)]
     asked = rng.choice(list(WAYS))
     kind = rng.randrange(6)
     if kind == 0:  # a rise in percent
         percent = rng.choice((10, 20, 30, 40, 50))
-        given = rng.choice((
-            f"{year}: {a}. {year - 1}: {old}.", f"{row} {year}: {a}. {year - 1}: {old}.",
-            f"{form.format(row, year, a)} {form.format(row, year - 1, old)}",
-        ))  # fmt: skip
+        wanted = [(row, year), (row, year - 1)]
         told, limit, asked = f"the rise of {row} in {year}", f"{percent}%", "above"
         if a <= old:
             left, right, work = a, old, ""
@@ -278,7 +303,7 @@ def trends(rng: random.Random) -> Item:
     elif kind == 1:  # what is left, as a share
         percent = rng.choice((10, 20, 30, 40, 50, 60))
         a, b, row, other = (a, b, row, other) if a >= b else (b, a, other, row)
-        given = f"{form.format(row, year, a)} {form.format(other, year, b)}"
+        wanted = [(row, year), (other, year)]
         left, right, limit = (a - b) * 10, a * percent // 10, f"{percent}%"
         work = f"{a} - {b} = {a - b}. {product(a - b, 10)} {product(a, percent // 10)}"
         told = f"({row} - {other}) / {row} in {year}"
@@ -296,16 +321,17 @@ def trends(rng: random.Random) -> Item:
         work, told = f"{product(a, 2)} {product(b, halves)}", f"{row} / {other} in {year}"
     else:  # two together
         times = rng.choice((1, 2, 3))
-        third = rng.choice(rows)
-        c = table[third][i]
-        given += f" {form.format(third, year, c)}"
+        third = rng.choice(table.rows)
+        c = table.at(third, year)
+        wanted += [(third, year)] * (third not in (row, other))
         left, right, limit = a + b, c * times, str(times)
         work = f"{a} + {b} = {a + b}." + (f" {product(c, times)}" if times > 1 else "")
         told = f"({row} + {other}) / {third} in {year}"
     truth = holds(left, asked, right)
     end = ending(rng, str(left), str(right), relation(left, right), "the result", asked, limit, truth)
     way = rng.choice(WAYS[asked])
-    return text, f"Is {told} {way} {limit}?", " ".join(p for p in (given, work, end) if p), yes(truth)
+    steps = " ".join(p for p in (table.look_up(rng, wanted), work, end) if p)
+    return table.text, f"Is {told} {way} {limit}?", steps, yes(truth)
 
 
 def tally(rng: random.Random) -> Item:
