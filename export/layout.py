@@ -127,7 +127,7 @@ def how_to_run(report: Mapping[str, Any], card: Card | None) -> str:
     file = report["path"]
     question = (card.examples[0] if card and card.examples else "YOUR QUESTION").replace('"', "'").replace("\n", " ")
     if report["fmt"] != "gguf":
-        return f'## How to run\n\n```sh\nbridge-edge run . "{question}"   # the runtime of the check above\n```\n'
+        return how_to_run_onnx(question)
     return f"""## How to run
 
 With bridge-edge, the runtime of the check above:
@@ -156,4 +156,28 @@ model = Llama("{file}", n_ctx=0)
 reply = model.create_chat_completion([{{"role": "user", "content": "{question}"}}], temperature=0)
 print(reply["choices"][0]["message"]["content"])
 ```
+"""
+
+
+def how_to_run_onnx(question: str) -> str:
+    """The same for an ONNX folder."""
+    return f"""## How to run
+
+With bridge-edge, the runtime of the check above (onnxruntime-genai, by `genai_config.json`):
+
+```sh
+bridge-edge run . "{question}"
+```
+
+The other ways were not tested here. transformers.js 4, in Node or a browser, with this folder under
+`env.localModelPath` (the type and the data files stand in `config.json`):
+
+```js
+const ask = await pipeline("text-generation", "NAME-OF-THIS-FOLDER");
+const messages = [{{ role: "user", content: {json.dumps(question, ensure_ascii=False)} }}];
+const reply = await ask(messages, {{ max_new_tokens: 256 }});
+```
+
+Plain onnxruntime takes the graph in `onnx/`: `input_ids`, `attention_mask` over all tokens so far, and an empty
+`past_key_values.*` (1, key heads, 0, head size) at first; feed each `present.*` back.
 """

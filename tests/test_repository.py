@@ -23,7 +23,13 @@ from bridge_edge.recipe_io import load_recipe, recipe_names, scale_names
 ROOT = Path(__file__).parent.parent
 MAPPED = ("export", "benchmarks", "recipes")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "bridge_edge/embedded/models/README.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "benchmarks/README.md",
+    "export/README.md",
+    "bridge_edge/embedded/models/README.md",
+)
 
 pytestmark = pytest.mark.skipif(not (ROOT / "Makefile").is_file(), reason="runs in a source tree only")
 
