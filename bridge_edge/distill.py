@@ -18,6 +18,7 @@ from bridge_edge.plan_report import comparison
 from bridge_edge.progress import say
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
+from bridge_edge.rounds import name_in
 from bridge_edge.run import Run
 from bridge_edge.shipping import assistant_gguf
 from bridge_edge.stages import run_stages
@@ -105,12 +106,22 @@ def summarise(run: Run, recipe: Recipe) -> dict[str, Any]:
             "pool": stages.get("data", {}).get("metrics", {}).get("pool"),
         },
         "gate": {"accuracy": apprentice.get("dev", {}).get("accuracy"), "passed": apprentice.get("gate_passed")},
+        "rounds": rounds_of(stages, recipe.select.rounds),
         "test": stages.get("evaluate", {}).get("metrics", {}),
         "seconds": {name: record.get("seconds") for name, record in stages.items()},
         "peak_memory_mb": round(
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
         ),
     }
+
+
+def rounds_of(stages: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
+    """What was asked by the end of each round, and how good the assistant then was on dev; none for one round."""
+    found = []
+    for k in range(1, rounds + 1) if rounds > 1 else ():
+        teach, ta = (stages.get(name_in(name, k, rounds), {}).get("metrics", {}) for name in ("teach", "apprentice"))
+        found.append({"queries": teach.get("queries"), "accuracy": ta.get("dev", {}).get("accuracy")})
+    return found
 
 
 def summary_text(summary: dict[str, Any]) -> str:
@@ -126,6 +137,10 @@ def summary_text(summary: dict[str, Any]) -> str:
         )
         if teacher["cached"]:
             lines.append(f"Cache      {teacher['cached']} of them, which had cost ${teacher['cached_usd']:.4f} before")
+    known = [r for r in summary["rounds"] if r["accuracy"] is not None]
+    if known:
+        steps = ", ".join(f"{r['accuracy']:.1%} after {r['queries']} queries" for r in known)
+        lines.append(f"Rounds     TA on dev: {steps}")
     for key, label in (("ta", "TA"), ("student", "Student"), ("baseline", "Baseline")):
         if key in test:
             low, high = test[key]["ci95"]

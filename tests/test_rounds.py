@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bridge_edge.budget import Ledger
-from bridge_edge.distill import distill
+from bridge_edge.distill import distill, rounds_of, summary_text
 from bridge_edge.errors import UserError
 from bridge_edge.plan import make_plan
 from bridge_edge.recipe import NEUTRAL, Recipe, settings
@@ -116,9 +116,23 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Run]:
     """A whole run of two rounds."""
-    return go(recipe, tmp_path_factory.mktemp("runs"), "budget.queries=8", "select.rounds=2")[1]
+    return go(recipe, tmp_path_factory.mktemp("runs"), "budget.queries=8", "select.rounds=2")
+
+
+@pytest.fixture(scope="module")
+def finished(whole: tuple[dict[str, Any], Run]) -> Run:
+    return whole[1]
+
+
+def test_the_summary_has_a_line_of_what_each_round_came_to(whole: tuple[dict[str, Any], Run]) -> None:
+    summary, run = whole
+    stages = run.manifest["stages"]
+    dev = [stages[name]["metrics"]["dev"]["accuracy"] for name in ("apprentice-1", "apprentice")]
+    assert summary["rounds"] == [{"queries": 4, "accuracy": dev[0]}, {"queries": 8, "accuracy": dev[1]}]
+    assert f"TA on dev: {dev[0]:.1%} after 4 queries, {dev[1]:.1%} after 8 queries" in summary_text(summary)
+    assert rounds_of(stages, 1) == []
 
 
 def test_two_rounds_ask_half_each_and_nothing_twice(finished: Run) -> None:
@@ -156,12 +170,12 @@ def test_a_killed_run_of_rounds_goes_on_to_the_same_files(recipe: Path, finished
     words = [f"recipe={recipe}", *colours.WORDS, "budget.queries=8", "select.rounds=2"]
     command = [sys.executable, "-m", "bridge_edge.cli", "distill", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=-3, stderr=-3)
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not list(tmp_path.glob("runs/*/score.partial")) + list(tmp_path.glob("runs/*/score")):
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     done, run = go(recipe, tmp_path / "runs", "budget.queries=8", "select.rounds=2")
     assert 0 < done["worked"] < len(needed_for(None, 2))
     for name, record in finished.manifest["stages"].items():

@@ -6,6 +6,10 @@ hard for both cancels out. The 2.5 and 97.5 percentiles of the mean over seeds a
 percentile interval). Since only how often an item is right under a, under b, under both or under none matters, items
 are drawn as multinomial counts, which gives the same distribution and takes no time.
 
+Where hardly any item tells the arms apart, draws from the sample hardly differ either and the percentiles close up on
+the mean. So no interval is narrower than the one over the items of all seeds together: Wilson's for a rate, Newcombe's
+for a paired difference, neither of which closes up.
+
 With few seeds such an interval is too narrow, as three values say little of a spread; with one seed it is an interval
 over items only, and both are said where results are printed. McNemar's exact test over the items of all seeds stands
 beside it; it ignores that seeds differ.
@@ -18,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridge_edge.evaluate import paired
+from bridge_edge.evaluate import paired, wilson
 
 DRAWS = 10_000
 
@@ -59,16 +63,18 @@ def drawn_rates(counts: np.ndarray, seed: int, draws: int) -> tuple[np.ndarray, 
     return (found[..., 0] + found[..., 1]).mean(1), (found[..., 0] + found[..., 2]).mean(1)
 
 
-def interval(mean: float, values: np.ndarray) -> Interval:
+def interval(mean: float, values: np.ndarray, least: Sequence[float] = ()) -> Interval:
+    """The percentile interval of drawn values, as wide as the interval `least` where that is wider."""
     low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(mean, float(low), float(high))
+    return Interval(mean, float(min([low, *least[:1]])), float(max([high, *least[1:]])))
 
 
 def rate(results: Sequence[Sequence[bool]], seed: int = 0, draws: int = DRAWS) -> Interval:
     """The mean over seeds of the share of hits; `results` holds one list of items a seed."""
     counts = np.array([outcomes(hits, hits) for hits in results])
     mean = float(np.mean([np.mean(hits) for hits in results]))
-    return interval(mean, drawn_rates(counts, seed, draws)[0])
+    together = [hit for hits in results for hit in hits]
+    return interval(mean, drawn_rates(counts, seed, draws)[0], wilson(sum(map(bool, together)), len(together)))
 
 
 def compare(a: Sequence[Sequence[bool]], b: Sequence[Sequence[bool]], seed: int = 0, draws: int = DRAWS) -> Comparison:
@@ -77,5 +83,6 @@ def compare(a: Sequence[Sequence[bool]], b: Sequence[Sequence[bool]], seed: int 
     mine, theirs = (float(np.mean([np.mean(hits) for hits in arm])) for arm in (a, b))
     drawn_a, drawn_b = drawn_rates(counts, seed, draws)
     gain = interval(mine / theirs - 1, drawn_a / drawn_b - 1) if drawn_b.min() > 0 else None
-    p = paired([x for hits in a for x in hits], [x for hits in b for x in hits])["mcnemar_p"]
-    return Comparison(interval(mine - theirs, drawn_a - drawn_b), gain, p, len(a))
+    items = paired([x for hits in a for x in hits], [x for hits in b for x in hits])
+    difference = interval(mine - theirs, drawn_a - drawn_b, items["ci95"])
+    return Comparison(difference, gain, items["mcnemar_p"], len(a))

@@ -18,13 +18,15 @@ from bridge_edge.ablate.cells import Results, Setting, cell_of
 from bridge_edge.ablate.grid import Arm, Claim, Experiment
 
 HOLDS, FAILS, OPEN, NOTHING = "holds", "does not hold", "not decided", "not measured"
+WHAT = {"correct": "right", "parsed": "readable"}
 TITLES = {"test": "held-out items", "files": "files given with --data"}
 METHOD = (
     f"Intervals: 95 %, percentiles of {DRAWS:,} paired bootstrap draws, of seeds first and of test items within each "
-    "seed. Both arms of a claim are read at the same draws. A claim holds where the whole interval is on its side, "
-    "does not hold where the whole interval is on the other, and is not decided otherwise. With few seeds the spread "
-    "between seeds is poorly known and such intervals are too narrow; with one seed they are over items only. McNemar: "
-    "exact test over the items of all seeds. No correction for the number of claims."
+    "seed, and never narrower than Wilson's or Newcombe's interval over all items. Both arms of a claim are read at "
+    "the same draws. A claim holds where the whole interval is on its side, does not hold where the whole interval is "
+    "on the other, and is not decided otherwise. With few seeds the spread between seeds is poorly known and such "
+    "intervals are too narrow; with one seed they are over items only. McNemar: exact test over the items of all "
+    "seeds. No correction for the number of claims."
 )
 
 
@@ -75,14 +77,21 @@ def verdict(claim: Claim, found: Comparison) -> str:
 def _side(interval: Interval, bound: float, at_least: bool) -> str:
     if interval.low > bound or (at_least and interval.low == bound):
         return HOLDS
-    if interval.high < bound or (not at_least and interval.high == bound):
+    if interval.high < bound:
         return FAILS
     return OPEN
 
 
 def claim_result(claim: Claim, a: dict[int, dict[str, Any]], b: dict[int, dict[str, Any]], part: str) -> dict[str, Any]:
     """One row of the claims; `note` says why there is no comparison where there is none."""
-    result: dict[str, Any] = {"claim": claim.text, "a": claim.a, "b": claim.b, "verdict": NOTHING, "note": ""}
+    result: dict[str, Any] = {
+        "claim": claim.text,
+        "a": claim.a,
+        "b": claim.b,
+        "of": claim.of,
+        "verdict": NOTHING,
+        "note": "",
+    }
     both = [seed for seed in a if seed in b and part in a[seed]["sets"] and part in b[seed]["sets"]]
     if not both:
         return result | {"note": "no seed has both arms"}
@@ -91,7 +100,7 @@ def claim_result(claim: Claim, a: dict[int, dict[str, Any]], b: dict[int, dict[s
         return result | {"note": "the arms were tested on other items"}
     ours, theirs = (bits([arm[seed] for seed in same], part, claim.of) for arm in (a, b))
     found = compare(ours, theirs)
-    return result | {"verdict": verdict(claim, found), "bound": claim.gain or 0.0, "of": claim.of, **asdict(found)}
+    return result | {"verdict": verdict(claim, found), "bound": claim.gain or 0.0, **asdict(found)}
 
 
 def summarise(
@@ -149,7 +158,7 @@ def arm_table(arms: Sequence[dict[str, Any]]) -> list[str]:
             wrong, kept = arm["wrong_steps"], arm["kept"]
             cells[1:] = [
                 f"{arm['queries']:.0f}",
-                f"{arm['usd']:.2f}",
+                f"{arm['usd']:.3g}",
                 shown(arm["accuracy"]),
                 ", ".join(f"{100 * value:.1f}" for value in arm["by_seed"]),
                 f"{100 * arm['unreadable']:.1f}",
@@ -161,12 +170,13 @@ def arm_table(arms: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def claim_table(claims: Sequence[dict[str, Any]]) -> list[str]:
-    lines = ["| a | b | a - b, points (95 %) | gain of a, % (95 %) | McNemar p | seeds |", "|---|---|---|---|---|---|"]
+    header = ["a", "b", "of answers", "a - b, points (95 %)", "gain of a, % (95 %)", "McNemar p", "seeds"]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for claim in claims:
-        cells = [claim["a"], claim["b"], claim["note"] or "-", "-", "-", "-"]
+        cells = [claim["a"], claim["b"], WHAT[claim["of"]], claim["note"] or "-", "-", "-", "-"]
         if "difference" in claim:
             p = claim["mcnemar_p"]
-            cells[2:] = [shown(claim["difference"]), shown(claim["gain"]), f"{p:.2g}", str(claim["seeds"])]
+            cells[3:] = [shown(claim["difference"]), shown(claim["gain"]), f"{p:.2g}", str(claim["seeds"])]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

@@ -79,8 +79,8 @@ def ablate(words: Sequence[str], setting: Setting, smoke: bool = False, paid: bo
         text = markdown(title, tables, failed, {name: list(files) for name, files in drawn.items()})
         found = {"recipe": recipe.name, "scale": recipe.scale, "words": list(setting.words), "seeds": list(seeds),
                  "cells": len(cells), "failed": failed, "folder": str(out), "experiments": tables}  # fmt: skip
-        for file, svg in ((file, svg) for files in drawn.values() for file, svg in files.items()):
-            write_atomic(out / file, svg)
+        for name, svg in (pair for files in drawn.values() for pair in files.items()):
+            write_atomic(out / name, svg)
         write_atomic(out / "report.md", text)
         write_atomic(out / "report.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     return {**found, "text": text}

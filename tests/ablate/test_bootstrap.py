@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bridge_edge.ablate.bootstrap import compare, outcomes, rate
+from bridge_edge.ablate.bootstrap import compare, drawn_rates, outcomes, rate
 
 RNG = random.Random(5)
 HARD = [[RNG.random() for _ in range(60)] for _ in range(3)]
@@ -34,12 +34,13 @@ def test_it_is_the_bootstrap_that_draws_item_by_item() -> None:
     found = compare(A, B)
     differences, gains = slow(A, B, 4_000)
     assert found.gain is not None
-    for interval, values in ((found.difference, differences), (found.gain, gains)):
+    drawn_a, drawn_b = drawn_rates(np.array([outcomes(x, y) for x, y in zip(A, B, strict=True)]), 0, 10_000)
+    for fast, values in ((drawn_a - drawn_b, differences), (drawn_a / drawn_b - 1, gains)):
         low, high = np.percentile(values, [2.5, 97.5])
-        width = high - low
-        assert interval.low == pytest.approx(low, abs=0.06 * width)
-        assert interval.high == pytest.approx(high, abs=0.06 * width)
-        assert interval.low < interval.mean < interval.high
+        assert np.percentile(fast, [2.5, 97.5]) == pytest.approx([low, high], abs=0.06 * (high - low))
+    low, high = np.percentile(drawn_a / drawn_b - 1, [2.5, 97.5])
+    assert (found.gain.low, found.gain.high) == (low, high)
+    assert found.difference.low <= np.percentile(drawn_a - drawn_b, 2.5) < found.difference.mean
     assert found.seeds == 3
     assert compare(A, B) == found
 
@@ -68,10 +69,18 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     assert [round(rate(arm).mean, 6) for arm in (alike, apart)] == [0.7, 0.7]
 
 
+def test_no_interval_closes_up_where_nothing_differs() -> None:
+    same = compare([[True] * 10] * 2, [[True] * 10] * 2).difference
+    assert same.low < -0.1 < same.mean == 0 < 0.1 < same.high
+    none = rate([[False] * 10] * 2)
+    assert (none.mean, none.low) == (0, 0)
+    assert none.high == pytest.approx(0.161, abs=0.001)  # Wilson's, 0 of 20
+
+
 def test_a_gain_over_nothing_is_not_a_number() -> None:
     found = compare([[True] * 20], [[False] * 20])
     assert found.gain is None
-    assert found.difference.low == found.difference.mean == 1
+    assert found.difference.mean == found.difference.high == 1
     assert found.mcnemar_p < 1e-4
     with pytest.raises(ValueError, match="20 and 19"):
         compare([[True] * 20], [[False] * 19])
