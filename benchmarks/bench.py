@@ -159,7 +159,7 @@ def _others(subject: Subject, subjects: Sequence[Subject]) -> list[str]:
 def sizes(path: Path) -> dict[str, Any]:
     """Path and bytes of an artifact: all its files, and the weights among them."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    weights = [p for p in files if p.name.endswith(WEIGHTS)]
+    weights = [p for p in files if p.name.endswith(WEIGHTS) or ".onnx_data_" in p.name]
     return {
         "path": str(path),
         "bytes": sum(p.stat().st_size for p in files),
