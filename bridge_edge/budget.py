@@ -118,7 +118,7 @@ class Ledger:
         if query.tokens > MOST_TOKENS:
             problem = f"item {query.item_id!r}: a query of {query.tokens} tokens is too large to count"
             raise UserError(problem, "shorten the prompt")
-        return self.price.nano(query.prompt_tokens, query.completion_tokens)
+        return self.price.nano(query.prompt_tokens, query.completion_tokens) if query.nano is None else query.nano
 
     def _reserve(self, db: sqlite3.Connection, query: Query, nano: int) -> Reservation:
         attempt = next_attempt(db, query.request_hash)
@@ -131,7 +131,8 @@ class Ledger:
             " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (*row, 1, query.tokens, nano, time.time(), *owner(os.getpid())),
         ).lastrowid
-        return Reservation(int(new or 0), query.request_hash, query.item_id, attempt, *bounds)
+        fixed = query.nano is not None
+        return Reservation(int(new or 0), query.request_hash, query.item_id, attempt, *bounds, fixed)
 
     def settle(
         self,
@@ -152,18 +153,19 @@ class Ledger:
                 error = "; ".join(filter(None, (error, f"{usage!r:.120} is not plausible: worst case counted")))
             usage = Usage(r.prompt_tokens, r.completion_tokens)
         answer = stored(r.request_hash, r.item_id, status, text, usage, details)
-        values = {**counted(usage, self.price), **reply_columns(answer)}
+        values = {**counted(usage, self.price, r.nano if r.fixed else None), **reply_columns(answer)}
         self._finish(r, SETTLED, status, error, details.latency_s, values)
         return answer
 
-    def adopt(self, answer: Answer, item_id: str, origin: str, paid: bool) -> Answer:
+    def adopt(self, answer: Answer, item_id: str, origin: str, paid: bool, nano: int | None = None) -> Answer:
         """Enter an answer that was bought elsewhere, in one step: nothing is sent, so nothing is ever in doubt.
 
-        It counts as one query, and with `paid` also as the tokens and money that it cost, as if bought here.
+        It counts as one query, and with `paid` also as the tokens and money that it cost, as if bought here (`nano`
+        where the cost is known apart from the tokens).
         Raises what `reserve` raises.
         """
         usage, now = Usage(answer.prompt_tokens, answer.completion_tokens), time.time()
-        values = counted(usage, self.price)
+        values = counted(usage, self.price, nano)
         if not paid:
             values |= {"tokens": 0, "nano": 0}
         values |= {f"reserved_{name}": values[f"used_{name}"] for name in ("prompt", "completion", "nano")}

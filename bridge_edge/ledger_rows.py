@@ -13,12 +13,13 @@ from bridge_edge.prices import Price, Usage
 
 @dataclass(frozen=True)
 class Query:
-    """One request and the bounds of what it may cost."""
+    """One request and the bounds of what it may cost; `nano` is its cost where that is known, whatever its tokens."""
 
     request_hash: str
     item_id: str
     prompt_tokens: int
     completion_tokens: int
+    nano: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -36,6 +37,7 @@ class Reservation:
     prompt_tokens: int
     completion_tokens: int
     nano: int
+    fixed: bool = False  # `nano` is the cost, not a bound
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,10 @@ def plausible(usage: Usage, reservation: Reservation, text: str) -> bool:
     return (usage.prompt_tokens > 0 or bounds[0] == 0) and (usage.completion_tokens > 0 or not text)
 
 
-def counted(usage: Usage, price: Price) -> dict[str, int]:
+def counted(usage: Usage, price: Price, nano: int | None = None) -> dict[str, int]:
+    """The columns of what an answer has cost, by the price or as given."""
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    nano = price.nano(prompt, completion)
+    nano = price.nano(prompt, completion) if nano is None else nano
     used = {"used_prompt": prompt, "used_completion": completion, "used_nano": nano}
     return {**used, "queries": 1, "tokens": prompt + completion, "nano": nano}
 

@@ -26,7 +26,7 @@ from queue import Empty, SimpleQueue
 from bridge_edge.answer_cache import AnswerCache
 from bridge_edge.budget import AlreadyAnswered, Answer, BudgetExhausted, InFlight, Ledger, Query, Reservation
 from bridge_edge.teacher.attempt import attempt, first_interrupt
-from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError
+from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError, cost_of
 from bridge_edge.teacher.outcome import Event, Failure, Job, Outcome, Policy, Progress, until
 from bridge_edge.teacher.prompt import build_prompt, sanitize
 
@@ -172,9 +172,7 @@ class _Asker:
             if known and known[0][0] == 0:
                 return self._from_cache(jobs[0], *known[0][1])
             jobs = jobs[: known[0][0]] if known else jobs
-        bound, asked = self.teacher.prompt_tokens, [job.request for job in jobs]
-        queries = [Query(j.hash, r.item_id, bound(r), r.max_tokens) for j, r in zip(jobs, asked, strict=True)]
-        for job, found in zip(jobs, self.ledger.reserve_all(queries), strict=False):
+        for job, found in zip(jobs, self.ledger.reserve_all([self._query(job) for job in jobs]), strict=False):
             if isinstance(found, BudgetExhausted):
                 return self._no_money(found)
             self.ready.popleft()
@@ -185,6 +183,10 @@ class _Asker:
             else:
                 self._send(job, found)
         return True
+
+    def _query(self, job: Job) -> Query:
+        bounds = (self.teacher.prompt_tokens(job.request), job.request.max_tokens)
+        return Query(job.hash, job.request.item_id, *bounds, cost_of(self.teacher, job.request))
 
     def _no_money(self, error: BudgetExhausted) -> bool:
         if not self.flying:  # an answer in flight may yet turn out cheaper than what is reserved for it

@@ -108,6 +108,19 @@ class Teacher(Protocol):
         """One attempt; raises TeacherError."""
 
 
+class FixedCost(Protocol):
+    """A teacher whose answers have prices of their own, such as rationales that people were paid for."""
+
+    def cost(self, request: Request) -> int | None:
+        """What the answer costs in nano-dollars, or None: by its tokens and the teacher's price."""
+
+
+def cost_of(teacher: Teacher | FixedCost, request: Request) -> int | None:
+    """The cost of an answer where the teacher knows it beforehand; most do not."""
+    known = getattr(teacher, "cost", None)
+    return None if known is None else known(request)
+
+
 def digest(kind: str, base_url: str, model: str, request: Request, extra: Mapping[str, Any] | None = None) -> str:
     """SHA-256 of the canonical JSON of a request; the item id is left out, so equal questions are asked once."""
     body = {

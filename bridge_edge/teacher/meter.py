@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from bridge_edge.prices import Price
-from bridge_edge.teacher.base import Reply, Request, Teacher
+from bridge_edge.teacher.base import Reply, Request, Teacher, cost_of
 from bridge_edge.teacher.outcome import Progress
 
 EVERY_S = 5.0  # between two lines where there is no terminal
@@ -78,3 +78,6 @@ class _Watched:
     def ask(self, request: Request) -> Reply:
         self._count(request)
         return self._teacher.ask(request)
+
+    def cost(self, request: Request) -> int | None:
+        return cost_of(self._teacher, request)

@@ -3,23 +3,33 @@
     {"id": "..." or "prompt": "...", "rationale": "...", "answer": "..."}      or
     {"id": "..." or "prompt": "...", "text": "...\\nAnswer: X"}
 
-Optional: `prompt_tokens` and `completion_tokens`, the counts of the recording (estimated otherwise). Several records of
-one item are its samples, in the order of the file. A record's text is part of the request hash, so an edited file is
-read anew while the rest still comes from the ledger. Other keys, such as the `usd` that the recording cost, are allowed
-and not used: a replay costs what `price` says, nothing by default.
+Optional: `prompt_tokens` and `completion_tokens`, the counts of the recording (estimated otherwise), and `usd`, what
+the answer cost: it counts against the budget as it stands, since people are not paid by the token. Without it the price
+per token holds. Several records of one item are its samples, in the order of the file. A record's text is part of the
+request hash, so an edited file is read anew while the rest still comes from the ledger. Other keys are not used.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from decimal import ROUND_CEILING
 from pathlib import Path
 from typing import Any
 
 from bridge_edge.data.card import completion
 from bridge_edge.data.samples import prompt_id
 from bridge_edge.errors import UserError
-from bridge_edge.prices import Price
+from bridge_edge.prices import NANO, Price, dollars
 from bridge_edge.teacher.base import Reply, Request, TeacherError, count_messages, digest, quarter
+
+
+@dataclass(frozen=True)
+class Record:
+    """An answer of the file; `nano` is what it cost, where the file says so."""
+
+    reply: Reply
+    nano: int | None = None
 
 
 class ReplayTeacher:
@@ -29,7 +39,8 @@ class ReplayTeacher:
         self.path = Path(path)
         self.price = price or Price()
         self.name = f"replay:{self.path.name}"
-        self.records = _load(self.path)
+        self._records = _load(self.path)
+        self.records = {item: [record.reply for record in found] for item, found in self._records.items()}
 
     def count_tokens(self, text: str) -> int:
         return quarter(text)
@@ -38,6 +49,11 @@ class ReplayTeacher:
         record = self._find(request)
         recorded = record.prompt_tokens if record else None
         return count_messages(request, quarter) if recorded is None else recorded
+
+    def cost(self, request: Request) -> int | None:
+        """What the record says that its answer cost."""
+        samples = self._records.get(request.item_id, [])
+        return samples[request.sample].nano if 0 <= request.sample < len(samples) else None
 
     def request_hash(self, request: Request) -> str:
         record = self._find(request)
@@ -63,18 +79,18 @@ class ReplayTeacher:
         return records[request.sample] if 0 <= request.sample < len(records) else None
 
 
-def _load(path: Path) -> dict[str, list[Reply]]:
+def _load(path: Path) -> dict[str, list[Record]]:
     """Records by item id; UserError naming the line of the first bad one."""
     if not path.is_file():
         raise UserError(f"there is no file {str(path)!r} to replay", "set teacher.path to a JSON Lines file")
-    records: dict[str, list[Reply]] = {}
+    records: dict[str, list[Record]] = {}
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if line.strip():
             try:
-                item, reply = _record(json.loads(line.decode("utf-8-sig")))
-            except ValueError as error:  # also malformed JSON and bytes that are not UTF-8
+                item, record = _record(json.loads(line.decode("utf-8-sig")))
+            except (ValueError, UserError) as error:  # also malformed JSON and bytes that are not UTF-8
                 raise UserError(f"{path.name}, line {number}: {error}", _FORM) from None
-            records.setdefault(item, []).append(reply)
+            records.setdefault(item, []).append(record)
     if not records:
         raise UserError(f"{path.name} holds no records", _FORM)
     return records
@@ -83,7 +99,7 @@ def _load(path: Path) -> dict[str, list[Reply]]:
 _FORM = 'a record needs "id" or "prompt", and "answer" (with "rationale") or "text"'
 
 
-def _record(row: Any) -> tuple[str, Reply]:
+def _record(row: Any) -> tuple[str, Record]:
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     for key in ("id", "prompt", "rationale", "answer", "text"):
@@ -98,4 +114,7 @@ def _record(row: Any) -> tuple[str, Reply]:
     if item is None or not text:
         raise ValueError("it lacks " + ("an id or a prompt" if item is None else "an answer or a text"))
     count = row.get("completion_tokens")
-    return item, Reply(text, row.get("prompt_tokens"), quarter(text) if count is None else count)
+    reply = Reply(text, row.get("prompt_tokens"), quarter(text) if count is None else count)
+    if row.get("usd") is None:
+        return item, Record(reply)
+    return item, Record(reply, int((dollars(row["usd"], "'usd'") * NANO).to_integral_value(ROUND_CEILING)))

@@ -15,7 +15,7 @@ from bridge_edge.answer_cache import AnswerCache, open_cache
 from bridge_edge.budget import AlreadyAnswered, BudgetExhausted, InFlight, Ledger
 from bridge_edge.errors import UserError
 from bridge_edge.progress import say
-from bridge_edge.teacher.base import Request, Teacher
+from bridge_edge.teacher.base import Request, Teacher, cost_of
 
 
 def take_over(ledger: Ledger, teacher: Teacher, requests: Sequence[Request], others: Sequence[Path]) -> int:
@@ -32,7 +32,8 @@ def take_over(ledger: Ledger, teacher: Teacher, requests: Sequence[Request], oth
             if answer is None or ledger.answer_for(answer.request_hash):
                 continue
             try:
-                ledger.adopt(answer, request.item_id, f"taken over from {path.parent.name}", paid=True)
+                origin, cost = f"taken over from {path.parent.name}", cost_of(teacher, request)
+                ledger.adopt(answer, request.item_id, origin, paid=True, nano=cost)
             except BudgetExhausted:
                 return taken
             except (AlreadyAnswered, InFlight):

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from bridge_edge.budget import Caps, Ledger, Price
 from bridge_edge.data.samples import prompt_id
 from bridge_edge.errors import UserError
+from bridge_edge.teacher.ask import ask_all
 from bridge_edge.teacher.base import Request, TeacherError
+from bridge_edge.teacher.meter import Meter
 from bridge_edge.teacher.replay import ReplayTeacher
+from bridge_edge.teacher.reuse import take_over
 
 ROWS = [
     {"id": "a", "rationale": "One and one.", "answer": "2", "usd": 0.01},
@@ -34,6 +38,24 @@ def test_answers_by_id_prompt_and_sample(tmp_path: Path) -> None:
     assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("It is.\nAnswer: yes", 31, 9)
     assert teacher.prompt_tokens(request) == 31
     assert teacher.price.nano(1000, 1000) == 0
+
+
+def test_what_an_answer_cost_is_counted_and_capped(tmp_path: Path) -> None:
+    """Two dollars an answer for a person's work; a third one does not fit into five."""
+    rows = [{"id": str(n), "rationale": "So it is.", "answer": "yes", "usd": "2.000000001"} for n in range(3)]
+    teacher = ReplayTeacher(write(tmp_path, [*rows, {"id": "free", "answer": "no", "usd": 0}]), Price(1, 1))
+    asked = [Request.of(name, f"Is {name} even?", 20) for name in ("0", "free", "1", "2")]
+    watched = Meter(lambda *_: None, None).watch(teacher)  # as the teach stage hands it on
+    with Ledger(tmp_path / "l.sqlite", Caps(usd=5), teacher.price) as ledger:
+        outcome = ask_all(watched, ledger, asked, 1)
+        assert list(outcome.replies) == ["0", "free", "1"]
+        assert (outcome.stopped_by, outcome.left) == ("usd", 1)
+        assert ledger.totals().nano == 2 * 2_000_000_001
+        assert ledger.totals().tokens > 0
+        ledger.verify()
+    with Ledger(tmp_path / "other.sqlite", Caps(), teacher.price) as ledger:  # another run in the same folder
+        assert take_over(ledger, teacher, asked, [tmp_path / "l.sqlite"]) == 3
+        assert ledger.totals().nano == 2 * 2_000_000_001
 
 
 def test_what_is_not_recorded_or_too_long_is_named(tmp_path: Path) -> None:
@@ -61,6 +83,8 @@ def test_an_edited_record_is_a_new_request(tmp_path: Path) -> None:
         ({"id": "b"}, "lacks an answer or a text"),
         ({"id": "b", "answer": 2}, "'answer' is 2, not a string"),
         ({"id": "b", "answer": "2", "completion_tokens": -4}, "not a count"),
+        ({"id": "b", "answer": "2", "usd": -1}, "'usd' is -1"),
+        ({"id": "b", "answer": "2", "usd": "much"}, "'usd' is 'much'"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: object, problem: str) -> None:
