@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import traceback
 from contextlib import closing
 from pathlib import Path
@@ -103,4 +106,29 @@ def test_a_fault_is_a_row_and_the_key_is_nowhere(
     assert KEY not in "".join(texts)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 3
+    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
+
+
+def test_the_command_line_shows_no_key_whatever_the_server_says(tmp_path: Path) -> None:
+    """The real command with tracebacks and the libraries' debug logs switched on, through several failures."""
+    replies: list[Scripted] = [
+        (500, {"x-request-id": KEY}, NO),
+        (200, {}, f"<html>{KEY}</html>"),
+        (RESET, {}, GOOD),
+        (401, {"x-request-id": KEY, "WWW-Authenticate": KEY}, NO),
+    ]
+    words = ["recipe=legal", "teacher=openai", "teacher.model=toy", "teacher.api_key_env=TOY_KEY", "ta.epochs=1"]
+    words += ["data.pool=20", "data.dev=2", "data.test=2", "budget.queries=6"]
+    environment = {**os.environ, "TOY_KEY": KEY, "OPENAI_LOG": "debug", "BRIDGE_EDGE_HOME": str(tmp_path / "home")}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    with serve(lambda number, body: replies[min(number, len(replies) - 1)]) as server:
+        command = [sys.executable, "-m", "bridge_edge.cli", "--debug", "distill", *words]
+        command += [f"teacher.base_url={server.url}", "--concurrency", "1"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert len(server.bodies) == len(replies)
+    assert done.returncode == 2, done.stderr
+    assert "check the key in the environment variable TOY_KEY" in done.stderr
+    assert KEY not in done.stdout + done.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"manifest.json", "ledger.sqlite", "answers.sqlite"} <= {path.name for path in files}
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
