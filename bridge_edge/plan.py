@@ -27,6 +27,7 @@ from bridge_edge.footprint import disk_needed, memory_needed
 from bridge_edge.host import memory_available
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
+from bridge_edge.rounds import OFTEN
 from bridge_edge.run import Run, all_runs, run_path, write_atomic
 from bridge_edge.selection import budget_queries, items_to_ask
 from bridge_edge.stages import KEY, find_equal, needed_for, stage_key
@@ -115,7 +116,7 @@ def make_plan(recipe: Recipe, runs_dir: Path, concurrency: int) -> dict[str, Any
         "seconds": {"teacher": seconds, "stages": times, "known": round(sum(parts), 1)},
         "unknown_seconds": [name for name, value in times.items() if value is None],
         "expected": recipe.expected,
-        "disk": {"needed": disk_needed(recipe, len(pool), {s.name for s in todo if s.action != "finished"}),
+        "disk": {"needed": _disk(recipe, len(pool), {s.name for s in todo if s.action != "finished"}),
                  "free": shutil.disk_usage(where).free},
         "memory": {**memory_needed(recipe, _peaks(recipe, others)), "free": memory_available()},
         "stages": [vars(step) for step in todo],
@@ -139,6 +140,14 @@ def _questions(
         return pool, pool, False
     chosen = {row["id"] for row in json.loads((select / "selected.json").read_text(encoding="utf-8"))}
     return pool, [s for s in pool if s.id in chosen], True
+
+
+def _disk(recipe: Recipe, pool: int, names: set[str]) -> int | None:
+    """Bytes to write at the most; each round before the last one leaves an assistant and its scores."""
+    rounds = range(1, recipe.select.rounds)
+    parts = [names, *({kind for kind in OFTEN if f"{kind}-{k}" in names} for k in rounds)]
+    needed = [disk_needed(recipe, pool, part) for part in parts]
+    return None if None in needed else sum(n or 0 for n in needed)
 
 
 def _paid(run: Run) -> dict[str, Any]:

@@ -166,6 +166,15 @@ def test_a_larger_budget_goes_on_and_asks_what_is_new(recipe: Path, finished: Ru
     assert actions["select-1"] == "copy"
 
 
+def test_the_plan_counts_the_disk_of_every_round(tmp_path: Path) -> None:
+    words = ["recipe=legal", "data.pool=40", "data.dev=4", "data.test=4", "budget.queries=8"]
+    one, two, three = (
+        make_plan(load_recipe([*words, f"select.rounds={n}"]), tmp_path, 1)["disk"]["needed"] for n in (1, 2, 3)
+    )
+    assert one < two
+    assert three - two == two - one
+
+
 def test_a_killed_run_of_rounds_goes_on_to_the_same_files(recipe: Path, finished: Run, tmp_path: Path) -> None:
     words = [f"recipe={recipe}", *colours.WORDS, "budget.queries=8", "select.rounds=2"]
     command = [sys.executable, "-m", "bridge_edge.cli", "distill", *words]
