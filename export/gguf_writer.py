@@ -56,6 +56,7 @@ DIRECT = {
     "BF16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
     "Q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
 }
+ROWS = 8192  # rows of a matrix encoded at a time
 GEMMA_PERIOD = 6  # llama.cpp fixes Gemma 3's pattern: five sliding layers, then one full
 
 
@@ -187,11 +188,30 @@ def storage(name: str, shape: tuple[int, ...], asked: GGMLQuantizationType) -> G
 
 
 def _encode(name: str, data: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
-    if not np.isfinite(data).all():
+    most = max(float(data.max()), -float(data.min()), key=lambda value: (np.isnan(value), value))  # NaN first
+    if not np.isfinite(most):
         raise UserError(f"tensor {name!r} holds values that are not finite", "the training diverged; train again")
-    if kind == GGMLQuantizationType.F16 and np.abs(data).max() > np.finfo(np.float16).max:
+    if kind == GGMLQuantizationType.F16 and most > float(np.finfo(np.float16).max):
         raise UserError(f"tensor {name!r} does not fit into F16", "choose quant=BF16 or F32")
     return quants.quantize(np.ascontiguousarray(data, dtype=np.float32), kind)
+
+
+def _stored(name: str, tensor: torch.Tensor, config: Any, arch: Arch, kind: GGMLQuantizationType) -> np.ndarray:
+    """A tensor as it lies in the file. A long table is encoded in parts: in float32 it would be most of the peak."""
+    moved = arch.permute and (".q_proj." in name or ".k_proj." in name)
+    step = ROWS if tensor.dim() > 1 and not moved else len(tensor)
+    out: np.ndarray | None = None
+    for start in range(0, len(tensor), step):
+        rows = tensor[start : start + step].to(torch.float32).numpy()
+        part = _encode(name, _prepare(name, rows, config, arch), kind)
+        if len(part) == len(tensor):
+            return part
+        if out is None:
+            out = np.empty((len(tensor), *part.shape[1:]), part.dtype)
+        out[start : start + step] = part
+    if out is None:
+        raise UserError(f"tensor {name!r} is empty", "save the checkpoint again")
+    return out
 
 
 def _add_metadata(writer: GGUFWriter, folder: Path, config: Any, name: str, quant: str) -> np.ndarray | None:
@@ -237,7 +257,8 @@ def write_gguf(folder: Path, out: Path, quant: str, name: str) -> None:
         if factors is not None:
             writer.write_tensor_data(factors)
         for source, handle in _sources(folder, tied):
-            data = _prepare(source, handle.get_tensor(source).to(torch.float32).numpy(), config, arch)
-            writer.write_tensor_data(_encode(source, data, storage(source, data.shape, asked)))
+            tensor = handle.get_tensor(source)
+            kind = storage(source, tuple(tensor.shape), asked)
+            writer.write_tensor_data(_stored(source, tensor, config, arch, kind))
     finally:
         writer.close()

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError
+from bridge_edge.export import gguf_writer
 from bridge_edge.export.gguf_tokenizer import (
     LLAMA3,
     PROBES,
@@ -105,6 +106,17 @@ def test_fallbacks_are_reported(tmp_path: Path) -> None:
     assert len(found) == sum(len(t.shape) > 1 for t in header.tensors)
     assert any(item.startswith("token_embd.weight: ") for item in found)
     assert header.bits_per_weight > 5.5
+
+
+@pytest.mark.parametrize("quant", ["F32", "F16", "BF16", "Q8_0"])
+def test_tables_encoded_in_parts_are_the_same_bytes(
+    quant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny.checkpoint(tmp_path / "m", "llama")
+    write_gguf(folder, tmp_path / "whole.gguf", quant, "m")
+    monkeypatch.setattr(gguf_writer, "ROWS", 7)
+    write_gguf(folder, tmp_path / "parts.gguf", quant, "m")
+    assert (tmp_path / "whole.gguf").read_bytes() == (tmp_path / "parts.gguf").read_bytes()
 
 
 def test_defaults_and_names() -> None:
