@@ -45,6 +45,12 @@ class Shape:
     def kv_per_token(self) -> int:
         return 2 * self.layers * self.kv_heads * self.head_size * self.kv_bytes
 
+    @property
+    def parameters(self) -> int:
+        """Of a gated transformer of this shape, its embedding counted once; norms and biases are left out."""
+        attention = self.hidden * self.head_size * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.inner) + self.vocab * self.hidden
+
     def reserved(self, context: int) -> int:
         """Tokens for which the runtime reserves a cache when `context` are asked for."""
         if self.kind != "gguf":

@@ -207,31 +207,46 @@ def held_out_models(figures: Sequence[Figure], name: str) -> list[tuple[Figure, 
     return found
 
 
-def predict(shape: Shape, parameters: int, where: Device, depth: int = 0) -> dict[str, Any]:
-    """Decode speed on a device with its 90 % interval, and whether the memory suffices."""
-    runtime = RUNTIME[shape.kind]
+def estimate(runtime: str, load: Load, where: Device) -> dict[str, Any]:
+    """Decode speed by the fit of one runtime's figures, with its 90 % interval."""
     figures = [f for f in table()[1] if f.runtime == runtime]
-    load = Load(shape.streamed_bytes + shape.kv_per_token * depth, shape.layers, parameters)
     coefficients = fit(figures)
-    known = {f.model for f in figures if f.device == where.name}
     mean = speed(coefficients, load, where) * own_factor(figures, where.name, coefficients)
-    tested = [(f, p) for n in dict.fromkeys(f.device for f in figures) for f, p in held_out_models(figures, n)]
-    factor = quantile([p / f.tokens_per_s for f, p in (tested if len(known) > 1 else held_out(figures))])
-    sizes = [f.bytes for f in figures]
+    known = len({f.model for f in figures if f.device == where.name})
+    if known > 1:
+        tested = [pair for n in dict.fromkeys(f.device for f in figures) for pair in held_out_models(figures, n)]
+    else:
+        tested = held_out(figures)
+    factor = quantile([p / f.tokens_per_s for f, p in tested])
+    return {
+        "fitted_on": runtime,
+        "decode_tps": mean,
+        "interval90": [mean / factor, mean * factor],
+        "models_known_there": known,
+        "kind_unseen": where.kind not in {table()[0][f.device].kind for f in figures},
+    }
+
+
+def predict(shape: Shape, parameters: int, where: Device, depth: int = 0) -> dict[str, Any]:
+    """Decode speed on a device with its 90 % interval, and whether the memory suffices. Where this runtime's figures
+    know no such device, another runtime's that do give a second estimate."""
+    runtime = RUNTIME[shape.kind]
+    load = Load(shape.streamed_bytes + shape.kv_per_token * depth, shape.layers, parameters)
+    first = estimate(runtime, load, where)
+    others = dict.fromkeys(f.runtime for f in table()[1] if f.runtime != runtime)
+    more = [estimate(other, load, where) for other in others] if first["kind_unseen"] else []
+    sizes = [f.bytes for f in table()[1] if f.runtime == runtime]
     need = shape.weight_bytes + shape.kv_cache(max(1, depth)) + shape.activations(max(1, depth))
     return {
         "label": "predicted",
         "device": where.name,
         "title": where.title,
-        "fitted_on": runtime,
-        "decode_tps": mean,
-        "interval90": [mean / factor, mean * factor],
+        **first,
+        "second_estimates": [e for e in more if not e["kind_unseen"]],
         "roofline_tps": roofline(load, where),
         "streamed_bytes": load.streamed,
         "depth": depth,
-        "models_known_there": len(known),
         "extrapolated": not min(sizes) / MARGIN <= shape.weight_bytes <= max(sizes) * MARGIN,
-        "kind_unseen": where.kind not in {table()[0][f.device].kind for f in figures},
         "need_bytes": need,
         "allowed_bytes": int(where.app_memory_gb * 1e9),
         "fits": need <= where.app_memory_gb * 1e9,
@@ -240,27 +255,32 @@ def predict(shape: Shape, parameters: int, where: Device, depth: int = 0) -> dic
 
 def prediction_table(found: Sequence[dict[str, Any]]) -> str:
     """Predictions for people; every figure says that it is one."""
-    rows = [
-        [
-            str(p["artifact"]),
-            p["device"],
-            f"{p['decode_tps']:.1f} ({p['interval90'][0]:.1f} to {p['interval90'][1]:.1f})",
-            f"{p['roofline_tps']:.1f}",
-            f"{p['need_bytes'] / 1e6:.0f} of {p['allowed_bytes'] / 1e6:.0f} MB" + ("" if p["fits"] else ": TOO LARGE"),
-        ]
-        for p in found
-    ]
-    head = ["artifact", "device", "decode, tokens/s, predicted (90 %)", "bandwidth alone", "weights + KV cache"]
-    lines = [grid(head, rows)]
+    rows, notes = [], []
     for p in found:
-        what = f"{p['artifact']} on {p['device']}"
+        name = "/".join(Path(p["artifact"]).parts[-2:])
+        need = f"{p['need_bytes'] / 1e6:.0f} of {p['allowed_bytes'] / 1e6:.0f} MB" + (
+            "" if p["fits"] else ": TOO LARGE"
+        )
+        rows.append([name, p["device"], str(p["depth"]), _span(p), f"{p['roofline_tps']:.1f}", need])
+        what = f"{name} on {p['device']}"
         if p["extrapolated"]:
-            lines.append(
-                f"{what}: of another size than every model with a published figure, so take it as a rough bound"
-            )
+            notes.append(f"{what}: of another size than every model with a published figure, so a rough bound only")
         if p["kind_unseen"]:
-            lines.append(f"{what}: {p['fitted_on']} has no published figure of such a device in the table")
-    return "\n".join(dict.fromkeys(lines))
+            notes.append(f"{what}: {p['fitted_on']} has no published figure of such a device in the table")
+        notes += [f"{what}, depth {p['depth']}: {_span(e)} as {e['fitted_on']}" for e in p["second_estimates"]]
+    head = [
+        "artifact",
+        "device",
+        "depth",
+        "decode, tokens/s, predicted (90 %)",
+        "bandwidth alone",
+        "weights + KV cache",
+    ]
+    return "\n".join([grid(head, rows, right=(2,)), *dict.fromkeys(notes)])
+
+
+def _span(e: dict[str, Any]) -> str:
+    return f"{e['decode_tps']:.1f} ({e['interval90'][0]:.1f} to {e['interval90'][1]:.1f})"
 
 
 def errors(pairs: Sequence[tuple[Figure, float]]) -> dict[str, float]:

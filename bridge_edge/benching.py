@@ -5,7 +5,9 @@ The command line hands in words; here they become `BenchOptions`, and here it is
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.progress import say
 from bridge_edge.runtimes.load import load_runtime
 
+CHILD_SECONDS = 3600.0
 FIELD_PP, FIELD_TG = (512,), (128,)  # what a test that is not given alone falls back to, as in llama-bench
 
 
@@ -40,6 +43,8 @@ class Request:
     pin: bool = False
     memory_cap: str = ""
     context: bool = False
+    device: str = ""
+    constrained: bool = False
     runs_dir: Path = Path("runs")
 
 
@@ -81,13 +86,20 @@ def bench_models(request: Request) -> tuple[list[dict[str, Any]], str]:
     from bridge_edge.benchmarks import capacity, report
     from bridge_edge.benchmarks.bench import bench_many
 
-    options = options_of(request)
-    paths = paths_of(request)
-    samples = items_of(request, paths[0])
-    say(f"measuring {', '.join(str(p) for p in paths)} on {len(samples)} items")
     if request.context and not request.memory_cap:
         raise UserError("--context looks for the largest context within a cap", "add --memory-cap, e.g. 512M")
     cap = capacity.bytes_of(request.memory_cap, "--memory-cap") if request.memory_cap else None
+    options = options_of(request)
+    if request.constrained and not request.device:
+        raise UserError("--constrained needs a device whose cores and memory to take", "add --device, e.g. pi5")
+    if request.device:
+        from bridge_edge.benchmarks.predict import device
+
+        where = device(request.device)
+        return (constrained if request.constrained else predictions)(request, where)
+    paths = paths_of(request)
+    samples = items_of(request, paths[0])
+    say(f"measuring {', '.join(str(p) for p in paths)} on {len(samples)} items")
     with pinned(max(options.thread_counts) if request.pin else None):
         reports = bench_many(paths, samples, options)
     for found in reports:
@@ -124,6 +136,62 @@ def fit_memory(found: dict[str, Any], cap: int | None, search: bool) -> None:
             }
             for n, peak in seen
         ]
+
+
+def predictions(request: Request, where: Any) -> tuple[list[dict[str, Any]], str]:
+    """What the named device would make of the models; nothing is run."""
+    from bridge_edge.benchmarks import capacity, predict
+
+    depths = numbers(request.depth, "--depth", least=0) or (0,)
+    found = []
+    for path in paths_of(request):
+        shape = capacity.shape_of(path)
+        for depth in depths:
+            if depth > shape.context:
+                raise UserError(f"--depth {depth} is beyond the context of {path}", f"give at most {shape.context}")
+            found.append({"artifact": str(path), **predict.predict(shape, shape.parameters, where, depth)})
+    return found, predict.prediction_table(found)
+
+
+def constrained(request: Request, where: Any) -> tuple[list[dict[str, Any]], str]:
+    """Each model benched in a process of its own with the device's cores and memory. Running out is a result."""
+    from bridge_edge.benchmarks import constrained as limited
+    from bridge_edge.benchmarks import report
+
+    limits = limited.Limits(where.fast_cores, int(where.app_memory_gb * 1e9))
+    threads = min(where.threads, len(limited.cores_here()))
+    found, lines = [], []
+    for path in paths_of(request):
+        say(f"measuring {path} with {threads} threads and {limits.memory_bytes / 1e6:.0f} MB")
+        words = [*_words(request), "--threads", str(threads), "--json"]
+        command = [sys.executable, "-m", "bridge_edge.cli", "bench", str(path), *words]
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        outcome = limited.run(command, limits, CHILD_SECONDS, env)
+        output = outcome.pop("output").strip().splitlines()
+        measured = json.loads(output[-1]) if outcome["exit_code"] == 0 and output else None
+        found.append({"artifact": str(path), "device": where.name, **outcome, "report": measured})
+        head = f"{path} as on {where.name} ({outcome['label']}, memory by {outcome['memory_limited_by']}): "
+        lines.append(head + _outcome(outcome))
+        if measured:
+            lines.append(report.table([measured]))
+    return found, "\n".join(lines)
+
+
+def _outcome(outcome: dict[str, Any]) -> str:
+    if outcome["exit_code"] == 0:
+        return f"ran on {outcome['cores']} of {outcome['cores_asked']} cores"
+    if outcome["oom"]:
+        return f"OUT OF MEMORY under {outcome['memory_bytes'] / 1e6:.0f} MB ({outcome['said']})"
+    return "took too long" if outcome["timed_out"] else f"failed: {outcome['said']}"
+
+
+def _words(request: Request) -> list[str]:
+    """The request's other options, as the command line would take them."""
+    words = [f"--data={file}" for file in request.files]
+    words += [f"--columns={request.columns}", f"--limit={request.limit}", f"--repetitions={request.repetitions}"]
+    words += [f"--prompt-tokens={request.prompt_tokens}", f"--generate-tokens={request.generate_tokens}"]
+    words += [f"--depth={request.depth}", f"--sustained={request.sustained}", f"--retries={request.retries}"]
+    return [*words, f"--wait={request.wait:g}", f"--runs-dir={request.runs_dir}"]
 
 
 def options_of(request: Request) -> Any:

@@ -345,6 +345,8 @@ def verify(model: str | None, key: Path | None, runs_dir: Path, as_json: bool) -
 @click.option("--wait", type=click.FloatRange(0), default=0, help="Seconds to wait for a quiet machine.")
 @click.option("--memory-cap", default="", metavar="SIZE", help="Say whether it fits, e.g. 512M.")
 @click.option("--context", is_flag=True, help="Find the largest context within --memory-cap.")
+@click.option("--device", default="", metavar="NAME", help="Predict for a device, e.g. pi5, phone-mid; runs nothing.")
+@click.option("--constrained", is_flag=True, help="Run here with the cores and memory of --device.")
 @runs_option
 @json_option
 def bench(models: tuple[str, ...], as_json: bool, **words: Any) -> None:
@@ -352,6 +354,7 @@ def bench(models: tuple[str, ...], as_json: bool, **words: Any) -> None:
 
     \b
     bridge-edge bench
+    bridge-edge bench --device pi5
     bridge-edge bench MODEL.gguf ONNX_FOLDER --prompt-tokens 512 --generate-tokens 128 --depth 0,256 --threads 1,2
     """
     from bridge_edge.benching import Request, bench_models

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from bridge_edge.benching import Request, numbers, options_of, pinned
+from bridge_edge.benching import Request, bench_models, numbers, options_of, pinned
+from bridge_edge.benchmarks.predict import device
 from bridge_edge.errors import UserError
+from tests import tiny
 
 
 def test_lists_of_numbers() -> None:
@@ -33,3 +37,41 @@ def test_pinning_ends_with_the_work() -> None:
     assert os.sched_getaffinity(0) == before
     with pytest.raises(UserError, match="cannot pin 4096"), pinned(4096):
         pass
+
+
+def test_what_makes_no_sense_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    for request, said in (
+        (Request(context=True), "add --memory-cap"),
+        (Request(memory_cap="much"), "--memory-cap is 'much'"),
+        (Request(constrained=True), "add --device"),
+        (Request(device="pi-5"), "did you mean 'pi5'"),
+        (Request(device="pi5", models=(str(tmp_path / "none"),)), "no model at"),
+    ):
+        with pytest.raises(UserError, match=said):
+            bench_models(request)
+
+
+def test_a_device_is_predicted_from_headers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.checkpoint(tmp_path / "model")
+    monkeypatch.setattr("bridge_edge.benching.load_runtime", None)  # nothing may be loaded
+    found, text = bench_models(Request(models=(str(model),), device="pi5", depth="0,256"))
+    assert [f["depth"] for f in found] == [0, 256]
+    assert {f["label"] for f in found} == {"predicted"}
+    assert "predicted" in text
+    with pytest.raises(UserError, match="beyond the context"):
+        bench_models(Request(models=(str(model),), device="pi5", depth="257"))
+
+
+def test_a_device_that_is_too_small_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, items = tmp_path / "model", tmp_path / "items.jsonl"
+    model.mkdir()
+    (model / "config.json").write_text("{}", encoding="utf-8")
+    items.write_text('{"prompt": "Is 7 odd?", "answer": "yes"}\n', encoding="utf-8")
+    small = replace(device("pi5"), app_memory_gb=0.2)
+    monkeypatch.setattr("bridge_edge.benchmarks.predict.device", lambda name: small)
+    monkeypatch.setattr("bridge_edge.benchmarks.constrained.make_group", lambda limits: None)
+    request = Request(models=(str(model),), files=(items,), device="pi5", constrained=True)
+    found, text = bench_models(request)  # importing torch alone takes more than 200 MB
+    assert found[0]["oom"], found[0]["said"]
+    assert found[0]["report"] is None
+    assert "OUT OF MEMORY under 200 MB" in text

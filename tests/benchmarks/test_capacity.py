@@ -50,6 +50,11 @@ def test_the_cache_is_what_the_runtime_really_reserves(root: Path) -> None:
     assert [large.reserved(n) for n in (10, 1025, 3000, 8192)] == [1024, 2048, 4096, 8192]
 
 
+def test_parameters_follow_from_the_shape() -> None:
+    qwen = capacity.Shape("gguf", 24, 896, 4864, 14, 2, 64, 2, 151936, 32768, 1, 1)
+    assert qwen.parameters == pytest.approx(494e6, rel=0.01)
+
+
 def test_peaks_grow_with_the_context_and_loading_may_be_the_peak(root: Path) -> None:
     torch_shape, onnx_shape = (capacity.shape_of(root / name) for name in ("torch", "onnx"))
     assert torch_shape.peak(1000, 200) > torch_shape.peak(1000, 100) > 1000 + torch_shape.weight_bytes

@@ -105,14 +105,18 @@ def test_a_prediction_says_what_it_rests_on() -> None:
     assert slow["decode_tps"] < fast["decode_tps"]
     assert predict.predict(SHAPE, 494_000_000, small, depth=8192)["decode_tps"] < slow["decode_tps"]
     assert (slow["fits"], slow["extrapolated"], slow["kind_unseen"]) == (True, False, False)
-    assert predict.predict(SHAPE, 494_000_000, predict.device("phone-mid"))["kind_unseen"]
+    phone = predict.predict(SHAPE, 494_000_000, predict.device("phone-mid"))
+    assert phone["kind_unseen"]
+    assert [e["fitted_on"] for e in phone["second_estimates"]] == ["executorch"]
+    assert slow["second_estimates"] == []
     tiny = predict.predict(replace(SHAPE, weight_bytes=2_000_000, streamed_bytes=2_000_000), 1_500_000, small)
     assert tiny["extrapolated"]
     huge = predict.predict(replace(SHAPE, weight_bytes=10**11), 10**10, small)
-    text = predict.prediction_table([{**p, "artifact": "a"} for p in (slow, tiny, huge)])
+    text = predict.prediction_table([{**p, "artifact": "a"} for p in (slow, tiny, huge, phone)])
     assert "predicted" in text
     assert "TOO LARGE" in text
     assert "rough bound" in text
+    assert "as executorch" in text
 
 
 def test_a_device_without_dot_products_has_less_arithmetic() -> None:
