@@ -107,6 +107,7 @@ def summarise(run: Run, recipe: Recipe) -> dict[str, Any]:
         },
         "gate": {"accuracy": apprentice.get("dev", {}).get("accuracy"), "passed": apprentice.get("gate_passed")},
         "rounds": rounds_of(stages, recipe.select.rounds),
+        "annotation": annotation_of(stages.get("annotate", {}).get("metrics", {})),
         "test": stages.get("evaluate", {}).get("metrics", {}),
         "seconds": {name: record.get("seconds") for name, record in stages.items()},
         "peak_memory_mb": round(
@@ -122,6 +123,12 @@ def rounds_of(stages: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
         teach, ta = (stages.get(name_in(name, k, rounds), {}).get("metrics", {}) for name in ("teach", "apprentice"))
         found.append({"queries": teach.get("queries"), "accuracy": ta.get("dev", {}).get("accuracy")})
     return found
+
+
+def annotation_of(metrics: dict[str, Any]) -> dict[str, Any]:
+    """How many annotations were kept, and what each filter took; empty where the stage has not run."""
+    names = ("kept", "pool", "filters", "agreement", "right_answer_wrong_steps")
+    return {name: metrics[name] for name in names if name in metrics}
 
 
 def summary_text(summary: dict[str, Any]) -> str:
@@ -141,6 +148,9 @@ def summary_text(summary: dict[str, Any]) -> str:
     if known:
         steps = ", ".join(f"{r['accuracy']:.1%} after {r['queries']} queries" for r in known)
         lines.append(f"Rounds     TA on dev: {steps}")
+    if notes := summary["annotation"]:
+        taken = ", ".join(f"{row['name']} {row['removed']}" for row in notes.get("filters", ()) if row["removed"])
+        lines.append(f"Annotated  {notes['kept']} of {notes['pool']} kept" + (f"; dropped: {taken}" if taken else ""))
     for key, label in (("ta", "TA"), ("student", "Student"), ("baseline", "Baseline")):
         if key in test:
             low, high = test[key]["ci95"]

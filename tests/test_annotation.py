@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from bridge_edge.annotation import _keep, annotate
+from bridge_edge.budget import Ledger
 from bridge_edge.curriculum import DECISIONS
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
+from bridge_edge.distill import annotation_of, summary_text
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, vote
 from bridge_edge.generate.filters import Entry, too_long, unsure
@@ -18,6 +20,9 @@ from bridge_edge.generate.likeness import near_duplicates_of
 from bridge_edge.phases import Context
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
+from bridge_edge.shipping import assistant_gguf
+from tests import tiny
+from tests.teacher.loopback import chat, serve
 
 POOL = [Sample(f"What of case {i}?", "Yes" if i % 2 else "No") for i in range(6)]
 TEXTS = (
@@ -198,8 +203,6 @@ def test_a_wish_that_cannot_be_is_refused(words: tuple[str, ...], problem: str) 
 
 def context(path: Path, *words: str, **changes: Any) -> Context:
     """A run whose assistant is a tiny random model, with a pool of six items."""
-    from tests import tiny
-
     run = path / "run"
     if not run.exists():
         tiny.checkpoint(run / "apprentice")
@@ -230,3 +233,46 @@ def test_several_drafts_go_on_after_a_kill_with_the_same_words(tmp_path: Path) -
     assert drafts_of(ctx, tmp_path / "c") == whole
     other = drafts_of(context(tmp_path, "annotate.samples=3", "annotate.seed=1"), tmp_path / "d")
     assert sum(a["text"] == b["text"] for a, b in zip(whole, other, strict=True)) < 6
+
+
+@pytest.mark.usefixtures("generic")
+def test_the_stage_with_a_served_assistant_votes_and_records_its_calls(tmp_path: Path) -> None:
+    said = {0: "1 is less than 2.\nAnswer: Yes", 1: "2 is less than 1.\nAnswer: Yes", 2: "So it is.\nAnswer: No"}
+
+    def answer(number: int, body: dict[str, Any]) -> tuple[int, dict[str, str], str]:
+        return 200, {}, chat(said[body["seed"] % 3], 20, 9)
+
+    with serve(answer) as server:
+        words = ("annotate.engine=openai", f"annotate.base_url={server.url}", "annotate.model=ta", "annotate.samples=5")
+        ctx = context(tmp_path, *words)
+        (out := tmp_path / "out").mkdir()
+        metrics = annotate(ctx, out)
+        asked = len(server.bodies)
+        (out / "raw.jsonl").write_text("")  # killed before a batch was written: nothing is asked again
+        assert annotate(ctx, out) == metrics
+    assert len(server.bodies) == asked == 30
+    assert (metrics["drafts"], metrics["pool"], metrics["unparsed"]) == (30, 6, 0)
+    assert 0.5 < metrics["agreement"] < 1
+    assert metrics["kept"] + metrics["false_arithmetic"] == 6
+    lines = [json.loads(line) for line in (out / DECISIONS).read_text().splitlines()]
+    assert {line["id"] for line in lines if line["kept"]} == {s.id for s in read_jsonl(out / "annotations.jsonl")}
+    assert all(max(line["votes"].values()) == round(5 * line["agreement"]) for line in lines)
+    with Ledger(tmp_path / "run" / "assistant.sqlite") as ledger:
+        assert (ledger.totals().queries, ledger.totals().usd) == (30, 0)
+
+
+def test_the_stage_in_llama_cpp_leaves_no_model_behind(tmp_path: Path) -> None:
+    native = drafts_of(context(tmp_path), tmp_path / "native")
+    ctx = context(tmp_path, "annotate.engine=llama-cpp", convert=assistant_gguf)
+    llama = drafts_of(ctx, tmp_path / "llama")
+    assert sum(a["text"] == b["text"] for a, b in zip(native, llama, strict=True)) >= 5
+    assert sorted(p.name for p in (tmp_path / "llama").iterdir()) == [DECISIONS, "raw.jsonl"]
+
+
+@pytest.mark.usefixtures("generic")
+def test_the_summary_of_a_run_says_what_the_filters_took(tmp_path: Path) -> None:
+    notes = annotation_of(_keep(recipe("annotate.surest=0.5"), POOL, raw(), tmp_path))
+    summary = {"run": "r", "teacher": {"queries": None, "usd_cap": None}, "rounds": [], "annotation": notes, "test": {}}
+    text = summary_text({**summary, "seconds": {}, "peak_memory_mb": 1})
+    assert "2 of 6 kept; dropped: unparsed 1, answer_missed 1, false_arithmetic 1, unsure 1" in text
+    assert "Annotated" not in summary_text({**summary, "annotation": {}, "seconds": {}, "peak_memory_mb": 1})
