@@ -62,17 +62,23 @@ def mean_logprob(data: Any) -> float | None:
     return sum(logs) / len(logs) if logs else None
 
 
+def client_of(spec: AnnotateSpec, seed: int) -> Assistant:
+    """The client of the served assistant; raises UserError for an address or a key that cannot be used."""
+    try:
+        return Assistant(
+            Endpoint(spec.model or "", spec.base_url or "", spec.api_key_env, token_field="max_tokens"), seed
+        )
+    except UserError as error:  # the client speaks of the teacher's fields, which have the same names
+        message, hint = (text.replace("teacher.", "annotate.") for text in (error.message, error.hint))
+        raise UserError(message, hint) from None
+
+
 class ServedWriter:
     """See `bridge_edge.generate.drafts.Writer`."""
 
     def __init__(self, spec: AnnotateSpec, wish: Wish, ledger: Path, concurrency: int) -> None:
         self.wish, self.ledger, self.concurrency = wish, ledger, concurrency
-        try:
-            endpoint = Endpoint(spec.model or "", spec.base_url or "", spec.api_key_env, token_field="max_tokens")
-            self.assistant = Assistant(endpoint, wish.seed)
-        except UserError as error:  # the client speaks of the teacher's fields, which have the same names
-            words = (str(text).replace("teacher.", "annotate.") for text in (error.message, error.hint))
-            raise UserError(*words) from None
+        self.assistant = client_of(spec, wish.seed)
 
     def write(self, items: Sequence[Sample], advance: Advance) -> Iterator[tuple[int, Draft]]:
         wish, shown = self.wish, 0

@@ -40,6 +40,7 @@ class Setting:
 
 def make_writer(spec: AnnotateSpec, wish: Wish, setting: Setting) -> Writer:
     """The engine that the recipe names, with the assistant loaded."""
+    check_engine(spec, setting.device, setting.assistant)
     folder = str(setting.assistant)
     if spec.engine == "transformers":
         from bridge_edge.generate.continuous import ContinuousWriter
@@ -48,7 +49,9 @@ def make_writer(spec: AnnotateSpec, wish: Wish, setting: Setting) -> Writer:
     if spec.engine == "llama-cpp":
         return _llama(spec, wish, setting)
     if spec.engine == "vllm":
-        return _vllm(spec, wish, setting)
+        from bridge_edge.generate.in_vllm import VLLMWriter
+
+        return VLLMWriter(folder, wish)
     if spec.engine == "openai":
         from bridge_edge.generate.served import ServedWriter
 
@@ -58,30 +61,32 @@ def make_writer(spec: AnnotateSpec, wish: Wish, setting: Setting) -> Writer:
     return NativeWriter(folder, wish, spec.batch_rows, setting.device, setting.precision)
 
 
+def check_engine(spec: AnnotateSpec, device: str, assistant: Path | str = "RUN/apprentice") -> None:
+    """Refuse an engine that cannot run here, before hours of work; whether a server answers is found out later."""
+    if spec.engine == "llama-cpp" and device != "cpu":
+        raise UserError(
+            f"annotate.engine=llama-cpp runs on the CPU, not on --device {device}",
+            "leave --device out, or use annotate.engine=native",
+        )
+    if spec.engine == "vllm" and find_spec("vllm") is None:
+        raise UserError(
+            "annotate.engine=vllm needs vLLM, which is not installed in this environment",
+            f"serve the assistant where it is (vllm serve {assistant}) and use annotate.engine=openai "
+            "annotate.base_url=http://HOST:8000/v1 annotate.model=NAME, or annotate.engine=native",
+        )
+    if spec.engine == "openai":
+        from bridge_edge.generate.served import client_of
+
+        client_of(spec, 0).close()  # the address, and a key that is not set
+
+
 def _llama(spec: AnnotateSpec, wish: Wish, setting: Setting) -> Writer:
     from bridge_edge.generate.llama import LlamaWriter
 
     folder = str(setting.assistant)
-    if setting.device != "cpu":
-        raise UserError(
-            f"annotate.engine=llama-cpp runs on the CPU, not on --device {setting.device}",
-            "leave --device out, or use annotate.engine=native",
-        )
     if setting.convert is None:
         raise UserError("annotate.engine=llama-cpp needs the exporter", "run it through `bridge-edge distill`")
     path = setting.scratch / "assistant.gguf"
     if not path.exists():
         setting.convert(setting.assistant, path)
     return LlamaWriter(path, folder, wish, spec.batch_rows)
-
-
-def _vllm(spec: AnnotateSpec, wish: Wish, setting: Setting) -> Writer:
-    if find_spec("vllm") is None:
-        raise UserError(
-            "annotate.engine=vllm needs vLLM, which is not installed in this environment",
-            f"serve the assistant where it is (vllm serve {setting.assistant}) and use annotate.engine=openai "
-            "annotate.base_url=http://HOST:8000/v1 annotate.model=NAME, or annotate.engine=native",
-        )
-    from bridge_edge.generate.in_vllm import VLLMWriter
-
-    return VLLMWriter(str(setting.assistant), wish)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge_edge.data.samples import Sample
+from bridge_edge.distill import distill
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish
 from bridge_edge.generate.writers import Setting, make_writer
@@ -91,6 +93,66 @@ def test_without_vllm_the_way_to_serve_it_is_named(monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="not installed") as caught:
         make_writer(AnnotateSpec(engine="vllm"), Wish(8), setting)
     assert "annotate.engine=openai" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "device", "problem"),
+    [
+        (("annotate.engine=vllm",), "cpu", "vLLM, which is not installed"),
+        (("annotate.engine=llama-cpp",), "meta", "runs on the CPU"),
+        (
+            (
+                "annotate.engine=openai",
+                "annotate.base_url=http://h/v1",
+                "annotate.model=ta",
+                "annotate.api_key_env=NO_K",
+            ),
+            "cpu",
+            "'NO_K' is not set",
+        ),
+    ],
+)
+def test_an_engine_that_cannot_run_is_refused_before_any_work(
+    words: tuple[str, ...], device: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge_edge.generate.writers.find_spec", lambda _: None)
+    monkeypatch.delenv("NO_K", raising=False)
+    with pytest.raises(UserError, match=problem):
+        distill(["recipe=legal", *words], tmp_path / "runs", device)
+    assert not (tmp_path / "runs").exists()
+
+
+class Outputs:
+    """What vLLM returns, by the names of its documentation."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+
+def test_what_vllm_returns_becomes_drafts(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> None:
+    tokenizer, asked = tiny.tokenizer(), []
+    ids = tokenizer("Answer: yes")["input_ids"]
+
+    class LLM:
+        def __init__(self, model: str, seed: int) -> None:
+            assert Path(model) == setting.assistant
+
+        def generate(self, prompts: list[Any], parameters: list[Any], use_tqdm: bool) -> list[Outputs]:
+            asked.extend(zip(prompts, parameters, strict=True))
+            whole = Outputs(token_ids=[*ids, tokenizer.eos_token_id], cumulative_logprob=-3.0, finish_reason="stop")
+            cut = Outputs(token_ids=ids, cumulative_logprob=-2.0, finish_reason="length")
+            return [Outputs(outputs=[whole, cut]) for _ in prompts]
+
+    monkeypatch.setattr("bridge_edge.generate.writers.find_spec", lambda _: "there")
+    monkeypatch.setitem(sys.modules, "vllm", Outputs(LLM=LLM, SamplingParams=Outputs))
+    found = drafts(AnnotateSpec(engine="vllm"), Wish(9, 2, 0.7, seed=3), setting)
+    whole, cut = found[0]
+    assert (whole.text, whole.tokens, whole.ended) == ("Answer: yes", len(ids), True)
+    assert whole.logprob == pytest.approx(-3.0 / (len(ids) + 1), abs=1e-4)
+    assert (cut.text, cut.ended, cut.sample) == ("Answer: yes", False, 1)
+    sent = asked[0][1]
+    assert (sent.n, sent.temperature, sent.max_tokens) == (2, 0.7, 9)
+    assert len({parameters.seed for _, parameters in asked}) == len(ITEMS)
 
 
 def answer(number: int, body: dict[str, Any]) -> tuple[int, dict[str, str], str]:
