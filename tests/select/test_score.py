@@ -72,6 +72,18 @@ def test_loss_is_the_mean_nll_of_the_gold_answer(folder: str, max_tokens: int) -
     assert hard.dtype == vectors.dtype == np.float32
 
 
+def test_between_rounds_the_loss_is_that_of_the_answer_alone(tmp_path: Path) -> None:
+    folder = str(tiny.checkpoint(tmp_path / "model"))
+    tokenizer = load_tokenizer(folder)
+    marker = len(tokenizer("Answer:", add_special_tokens=False)["input_ids"])
+    how = Scoring("loss", given=True)
+    hard = score_pool(load_model(folder), tokenizer, POOL, ("yes", "no"), how, lambda *_: None).difficulty
+    for i, sample in enumerate(POOL):
+        nll = alone(folder, tokenizer, sample, f"Answer: {sample.answer}")[0]
+        assert hard[i] == pytest.approx(nll[marker:].mean(), rel=1e-4)
+        assert hard[i] != pytest.approx(nll.mean(), rel=1e-2)
+
+
 def slow_options(folder: str, tokenizer: Any, sample: Sample, options: tuple[str, ...]) -> np.ndarray:
     """The distribution over the options from one pass for each."""
     logs = [-alone(folder, tokenizer, sample, f"Answer: {o}")[0].sum() for o in options]
