@@ -8,10 +8,12 @@ pre-tokenizer's name and does all the rest itself. For Gemma it wants a Sentence
 the vocabulary of tokenizer.json and read by the package sentencepiece (skipped where that is missing).
 """
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,8 +105,7 @@ def test_tensors_are_bit_equal_and_metadata_agrees(kind: str, quant: str, tmp_pa
 def sentencepiece_model(folder: Path, reader: GGUFReader) -> None:
     """tokenizer.model with the vocabulary of tokenizer.json, in the order of its merges."""
     pytest.importorskip("sentencepiece", reason="Gemma's converter reads tokenizer.model with sentencepiece")
-    from transformers.utils import sentencepiece_model_pb2_new as form
-
+    form: Any = importlib.import_module("transformers.utils.sentencepiece_model_pb2_new")
     kinds = {1: "NORMAL", 2: "UNKNOWN", 3: "CONTROL", 4: "USER_DEFINED", 6: "BYTE"}
     model = form.ModelProto()
     model.trainer_spec.model_type = form.TrainerSpec.BPE
@@ -113,7 +114,7 @@ def sentencepiece_model(folder: Path, reader: GGUFReader) -> None:
     model.normalizer_spec.add_dummy_prefix = False
     model.normalizer_spec.remove_extra_whitespaces = False
     mine = fields(reader)
-    rows = zip(*(mine[f"tokenizer.ggml.{key}"] for key in ("tokens", "scores", "token_type")), strict=True)  # type: ignore[call-overload]
+    rows = zip(*(mine[f"tokenizer.ggml.{key}"] for key in ("tokens", "scores", "token_type")), strict=True)
     for text, score, kind in rows:
         if kind in kinds:  # rows beyond the tokenizer are padding of the embedding
             model.pieces.add(piece=text, score=score, type=getattr(form.ModelProto.SentencePiece, kinds[kind]))
