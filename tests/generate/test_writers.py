@@ -130,7 +130,7 @@ class Outputs:
 
 
 def test_what_vllm_returns_becomes_drafts(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> None:
-    tokenizer, asked = tiny.tokenizer(), []
+    tokenizer, asked = tiny.tokenizer(), list[Any]()
     ids = tokenizer("Answer: yes")["input_ids"]
 
     class LLM:
