@@ -26,8 +26,16 @@ from typing import Any
 from bridge_edge.errors import UserError
 
 CGROUP, SELF = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-SIGNS = ("MemoryError", "bad_alloc", "Cannot allocate memory", "out of memory", "failed to allocate", "can't allocate")
-SIGNS += ("failed to map segment", "can't start new thread", "Resource temporarily unavailable")  # of address space
+RESIDENT = (
+    "MemoryError",
+    "bad_alloc",
+    "Cannot allocate memory",
+    "out of memory",
+    "failed to allocate",
+    "can't allocate",
+)
+ADDRESSES = ("failed to map segment", "can't start new thread", "Resource temporarily unavailable")
+SIGNS = RESIDENT + ADDRESSES
 CRASHES = {-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS}
 
 
