@@ -111,7 +111,7 @@ def against_exact(items: int, budget: int, width: int, spread: int, seed: int) -
     }
     ranks = percentile_ranks(difficulty).astype(np.float32)
     allowed, first = np.ones(items, dtype=bool), int(np.argmax(ranks))
-    for name, alpha in (("bridge", 0.5), ("diversity", 0.0)):
+    for name, alpha in (("greedy", 0.5), ("diversity", 0.0)):
         plain = plain_greedy(ranks, vectors, budget, alpha, first)
         report[f"{name}_equal_picks"] = sum(
             a == b for a, b in zip(greedy(ranks, vectors, budget, alpha, allowed, first), plain, strict=True)

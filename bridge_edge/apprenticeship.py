@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bridge_edge import practice
 from bridge_edge.answer_cache import MARK
 from bridge_edge.budget import Ledger
 from bridge_edge.data.encode import encode_samples
@@ -136,10 +135,7 @@ def apprentice(ctx: Context, out: Path) -> Metrics:
     recipe, source = ctx.recipe, str(ctx.folder("warmup"))
     taught = ctx.samples("teach", "taught")
     examples = encode_samples(load_tokenizer(source), taught, "rationale_answer")
-    if practice.wanted(ctx):
-        metrics = practice.practise(ctx, out, source, taught, examples)
-    else:
-        metrics = fit(ctx, out, source, recipe.ta, examples, "assistant")
+    metrics = fit(ctx, out, source, recipe.ta, examples, "assistant")
     scores = measure(ctx, out, ctx.samples("data", "dev"), "gate")
     metrics["dev"] = {k: v for k, v in to_json(scores).items() if k != "per_task"}
     metrics["gate_passed"] = scores.accuracy >= recipe.gate.accuracy

@@ -173,9 +173,9 @@ OWN_EMBEDDINGS = "ta"
 class SelectSpec(Spec):
     """Which items are put to the teacher."""
 
-    strategy: Literal["bridge", "random", "difficulty", "diversity", "facility-location", "kmeans", "typiclust"] = (
-        "bridge"
-    )
+    strategy: Literal[
+        "bridge", "greedy", "random", "difficulty", "diversity", "facility-location", "kmeans", "typiclust"
+    ] = "bridge"
     difficulty: Literal["loss", "entropy", "token-entropy", "margin", "pass-rate", "disagreement"] = "loss"
     samples: int = Field(8, ge=2, le=64, description="answers drawn an item: pass-rate, disagreement and the check")
     embeddings: str = Field(
@@ -185,14 +185,6 @@ class SelectSpec(Spec):
     rounds: int = Field(1, ge=1, le=100, description="parts the budget is spent in, the TA being trained in between")
     alpha: float = Field(0.5, ge=0, le=1, description="weight of difficulty against diversity")
     trim: float = Field(0.03, ge=0, lt=0.5, description="share of the hardest items dropped as probable label noise")
-
-
-class PracticeSpec(Spec):
-    """Practice of the assistant on its own right rationales, after the lesson on the teacher's (STaR)."""
-
-    items: int = Field(0, ge=0, description="pool items it explains for practice; 0 switches it off")
-    epochs: float = Field(1, gt=0, description="passes over the teacher's rationales and its own together")
-    lr: float | None = Field(None, gt=0, description="learning rate of the second training; null: that of the first")
 
 
 class GateSpec(Spec):
@@ -278,7 +270,6 @@ class Recipe(Spec):
     student: ModelSpec
     warmup: WarmupSpec = WarmupSpec()
     select: SelectSpec = SelectSpec()
-    practice: PracticeSpec = PracticeSpec()
     gate: GateSpec = GateSpec()
     annotate: AnnotateSpec = AnnotateSpec()
     align: AlignSpec = AlignSpec()

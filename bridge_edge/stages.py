@@ -80,7 +80,7 @@ STAGES = (
         selection.select,
         ("select", "budget", "data.labels", "seed"),
         ("data", "score"),
-        version=3,
+        version=4,
     ),
     Stage(
         "teach",
@@ -93,7 +93,7 @@ STAGES = (
         "apprentice",
         "Training of the assistant, and its gate",
         apprenticeship.apprentice,
-        ("name", "ta", "practice", "gate", "seed", "tutor", "-tutor.order", "task"),
+        ("name", "ta", "gate", "seed", "tutor", "-tutor.order", "task"),
         ("data", "warmup", "teach"),
     ),
     Stage(

@@ -22,7 +22,7 @@ from bridge_edge.recipe import Recipe
 
 TARGETS = {"student": "tutor", "ta": "apprentice", "baseline": "baseline"}
 SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 1.0)
-STRATEGIES = ("bridge", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
+STRATEGIES = ("bridge", "greedy", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
 UNFILTERED = (
     "annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=1", "annotate.near_duplicate=null",
     "annotate.longest=null", "annotate.samples=1", "annotate.agreement=0",

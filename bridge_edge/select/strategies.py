@@ -1,9 +1,11 @@
 """Which items are worth a teacher's answer: difficulty x diversity, and the controls to compare it with.
 
-`bridge` is greedy: x* = argmax alpha * rank(difficulty) + (1 - alpha) * distance to the chosen set, where the distance
-is the cosine distance to the nearest chosen item, divided by the largest one (greedy.py). BRIDGE (arXiv 2512.20403)
-names the two ingredients; this combination of them is ours. `diversity` is its second half alone (k-center),
-`difficulty` its first, `kmeans` takes the hardest items of every cluster, `typiclust` typical ones (clusters.py),
+`greedy` is x* = argmax alpha * rank(difficulty) + (1 - alpha) * distance to the chosen set, where the distance is the
+cosine distance to the nearest chosen item, divided by the largest one (greedy.py). BRIDGE (arXiv 2512.20403) names the
+two ingredients; this combination of them is ours. Over a whole pool it seeks the far corners and starves what is
+dense: of eight kinds of medical items one got 79 of 300 answers and another 4. So `bridge` makes the same picks within
+strata, a cluster of the embeddings and a gold answer each, every stratum in proportion to its size. `diversity` is
+k-center alone, `difficulty` the hardest, `kmeans` the hardest of every cluster, `typiclust` typical ones (clusters.py),
 `facility-location` those that all others are most like (facility.py), `random` is the control.
 
 Every strategy orders the pool so that a larger budget begins with the items of a smaller one, and paid answers serve
@@ -18,7 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bridge_edge.errors import UserError, unknown
-from bridge_edge.select.clusters import stratified, typical
+from bridge_edge.select.clusters import clusters, members, stratified, typical
 from bridge_edge.select.facility import facility
 from bridge_edge.select.greedy import greedy
 
@@ -65,6 +67,7 @@ class View:
     alpha: float
     seed: int
     already: Sequence[int] = ()
+    groups: Sequence[str | None] | None = None
 
 
 def percentile_ranks(values: np.ndarray) -> np.ndarray:
@@ -88,8 +91,8 @@ def ranks_within(values: np.ndarray, groups: Sequence[str | None]) -> np.ndarray
     home = np.where(sizes >= SMALLEST_GROUP, np.arange(len(names)), len(names))[of]
     order = np.argsort(home, kind="stable")
     ranks = np.zeros(len(values))
-    for members in np.split(order, np.where(np.diff(home[order]))[0] + 1):
-        ranks[members] = percentile_ranks(values[members])
+    for part in np.split(order, np.where(np.diff(home[order]))[0] + 1):
+        ranks[part] = percentile_ranks(values[part])
     return ranks
 
 
@@ -103,7 +106,7 @@ def _difficulty(view: View, budget: int) -> list[int]:
     return candidates[np.argsort(-view.ranks[candidates], kind="stable")][:budget].tolist()
 
 
-def _bridge(view: View, budget: int) -> list[int]:
+def _greedy(view: View, budget: int) -> list[int]:
     if not view.alpha:
         return _diversity(view, budget)
     first = int(np.argmax(np.where(view.allowed, view.ranks, -1)))
@@ -115,8 +118,38 @@ def _diversity(view: View, budget: int) -> list[int]:
     return greedy(view.ranks, view.vectors, budget, 0.0, view.allowed, first, view.already)
 
 
+def _stratified_greedy(view: View, budget: int) -> list[int]:
+    """The greedy picks of every stratum, merged by their place (j + 1/2) / size in it, so that every prefix of the
+    order holds each stratum in proportion to its size."""
+    count = len(view.ranks)
+    homes = clusters(view.vectors, round((count / 2) ** 0.5), view.seed)
+    if view.groups:
+        _, answers = np.unique(np.array([g or "" for g in view.groups]), return_inverse=True)
+        homes = homes * (int(answers.max()) + 1) + answers
+    taken = np.zeros(count, dtype=bool)
+    taken[list(view.already)] = True
+    picks, places = [], []
+    for group in members(homes):
+        had, free = int(taken[group].sum()), int(view.allowed[group].sum())
+        most = min(free, int(np.ceil(len(group) * (budget + len(view.already)) / count)) + 1)
+        if not most:
+            continue
+        own = np.flatnonzero(taken[group]).tolist()
+        ranks = percentile_ranks(view.ranks[group])
+        part = View(ranks, view.allowed[group], view.vectors[group], view.alpha, view.seed, own)
+        found = group[_greedy(part, most)]
+        picks.append(found)
+        places.append((had + np.arange(len(found)) + 0.5) / len(group))
+    order = np.concatenate(picks)[np.argsort(np.concatenate(places), kind="stable")]
+    if len(order) < budget:  # strata whose items are barred leave places to the others
+        rest = np.setdiff1d(np.flatnonzero(view.allowed), order)
+        order = np.concatenate([order, rest[np.argsort(-view.ranks[rest], kind="stable")]])
+    return order[:budget].tolist()
+
+
 STRATEGIES: dict[str, Callable[[View, int], list[int]]] = {
-    "bridge": _bridge,
+    "bridge": _stratified_greedy,
+    "greedy": _greedy,
     "random": _random,
     "difficulty": _difficulty,
     "diversity": _diversity,
@@ -124,7 +157,7 @@ STRATEGIES: dict[str, Callable[[View, int], list[int]]] = {
     "kmeans": lambda view, budget: stratified(view.ranks, view.allowed, view.vectors, budget, view.seed),
     "typiclust": lambda view, budget: typical(view.vectors, budget, view.seed, view.already),
 }
-BY_DIFFICULTY = ("bridge", "difficulty", "kmeans")
+BY_DIFFICULTY = ("bridge", "greedy", "difficulty", "kmeans")
 
 
 def choose(
@@ -161,4 +194,4 @@ def choose(
     if not wanted:
         return before
     vectors = pool.embeddings.astype(np.float32, copy=False)
-    return before + STRATEGIES[strategy](View(ranks, allowed, vectors, alpha, seed, before), wanted)
+    return before + STRATEGIES[strategy](View(ranks, allowed, vectors, alpha, seed, before, pool.groups), wanted)

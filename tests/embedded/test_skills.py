@@ -13,7 +13,6 @@ from bridge_edge.data.pool import load_task
 from bridge_edge.embedded.skills import SKILLS, documents
 from bridge_edge.embedded.skills.drills import comparisons, holds, relation, sums, verdicts
 from bridge_edge.embedded.skills.readings import cells, readings, tally, trends
-from bridge_edge.recipe_io import load_recipe
 
 
 @pytest.mark.parametrize("skill", sorted(SKILLS))
@@ -114,7 +113,7 @@ def test_the_stream_is_the_same_for_a_seed_and_differs_between_seeds() -> None:
 @pytest.mark.parametrize("domain", ["legal", "medical", "finance"])
 def test_nothing_of_a_domain_is_in_the_corpus(domain: str) -> None:
     """No prompt of the domain, none of its questions, and none of its terms."""
-    task = load_task(load_recipe([f"recipe={domain}"]).task.module)
+    task = load_task(domain)
     prompts = [s.prompt for s in task.generate(400, 12)]
     corpus = [f"{d.prompt}\n{d.steps}" for d in itertools.islice(documents(13), 6000)]
     whole = "\n".join(corpus).lower()

@@ -115,7 +115,7 @@ def test_the_whole_numbers_of_the_facts_stand_in_the_prompt(task: FormulaTask) -
 
 
 def test_a_figure_is_looked_up_where_the_statement_has_it_also_after_a_file() -> None:
-    layouts = Counter()
+    layouts: Counter[int] = Counter()
     for sample in FINANCE.generate(600, 21):
         layouts[sample.facts["layout"]] += 1
         stored = Sample(**json.loads(json.dumps(asdict(sample), sort_keys=True)))

@@ -59,10 +59,31 @@ def slow_bridge(hard: np.ndarray, vectors: np.ndarray, budget: int, alpha: float
 
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 1.0])
 @pytest.mark.parametrize("trim", [0.0, 0.1])
-def test_bridge_is_the_slow_greedy_pick(alpha: float, trim: float) -> None:
+def test_greedy_is_the_slow_greedy_pick(alpha: float, trim: float) -> None:
     for seed in range(6):
         hard, vectors = toy(40, seed)
-        assert choose(hard, vectors, 15, "bridge", alpha, trim) == slow_bridge(hard, vectors, 15, alpha, trim)
+        assert choose(hard, vectors, 15, "greedy", alpha, trim) == slow_bridge(hard, vectors, 15, alpha, trim)
+
+
+def test_bridge_asks_every_stratum_in_proportion_and_greedily_within() -> None:
+    """Two tight groups of unlike size and spread: the far-flung one does not take the other's places."""
+    rng = np.random.default_rng(5)
+    dense = np.array([1.0, 0, 0, 0]) + 0.01 * rng.normal(size=(300, 4))
+    wide = np.array([0, 1.0, 0, 0]) + 0.8 * rng.normal(size=(100, 4))
+    vectors = np.concatenate([dense, wide]).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    hard = rng.random(400).astype(np.float32)
+    answers = ["Yes" if i % 2 else "No" for i in range(400)]
+    pool = Candidates(hard, vectors, answers)
+    chosen = choose_from(pool, 40, "bridge")
+    assert 26 <= sum(i < 300 for i in chosen) <= 34  # 30 by their share
+    assert sum(i < 300 for i in choose_from(pool, 40, "greedy", 0.1)) < 15
+    assert 15 <= sum(i % 2 for i in chosen) <= 25
+    assert hard[chosen].mean() > hard.mean() + 0.1
+    again = choose_from(pool, 40, "bridge", already=chosen[:12])
+    assert again[:12] == chosen[:12]
+    assert len(set(again)) == 40
+    assert 26 <= sum(i < 300 for i in again) <= 34
 
 
 def test_ranks_are_percentiles_with_shared_ties() -> None:
@@ -93,13 +114,13 @@ def test_a_budget_of_the_whole_pool_takes_everything(strategy: str) -> None:
 def test_seeds_matter_to_random_only_where_they_should() -> None:
     hard, vectors = toy(60, 3)
     assert choose(hard, vectors, 10, "random", seed=1) != choose(hard, vectors, 10, "random", seed=2)
-    assert choose(hard, vectors, 10, "bridge", seed=1) == choose(hard, vectors, 10, "bridge", seed=2)
+    assert choose(hard, vectors, 10, "greedy", seed=1) == choose(hard, vectors, 10, "greedy", seed=2)
 
 
 def test_the_hardest_share_is_trimmed_where_difficulty_counts() -> None:
     hard, vectors = toy(100, 7)
     hardest = set(np.argsort(-hard)[:5].tolist())
-    for strategy in ("bridge", "difficulty", "kmeans"):
+    for strategy in ("bridge", "greedy", "difficulty", "kmeans"):
         assert not hardest & set(choose(hard, vectors, 50, strategy, trim=0.05))
         assert hardest & set(choose(hard, vectors, 50, strategy, trim=0.0))
     order = [i for i in np.argsort(-hard).tolist() if i not in hardest]
@@ -153,12 +174,12 @@ def test_ranks_within_groups_are_those_of_each_group_alone() -> None:
 def test_doubtful_items_are_hard_and_are_not_trimmed() -> None:
     hard, vectors = toy(100, 7)
     doubtful = [*np.argsort(hard)[:3].tolist(), int(np.argmax(hard))]  # three that look easy, one that is trimmed
-    for strategy in ("difficulty", "bridge"):
+    for strategy in ("difficulty", "greedy"):
         assert set(doubtful) <= set(choose(hard, vectors, 8, strategy, 1.0, 0.05, doubtful=doubtful))
     assert not set(doubtful[:3]) & set(choose(hard, vectors, 8, "difficulty", 1.0, 0.05))
 
 
-@pytest.mark.parametrize("strategy", ["bridge", "diversity", "facility-location"])
+@pytest.mark.parametrize("strategy", ["bridge", "greedy", "diversity", "facility-location"])
 def test_repeated_items_come_after_everything_that_is_new(strategy: str) -> None:
     _, vectors = toy(12, 4)
     pool = np.concatenate([vectors] * 5)
@@ -181,7 +202,7 @@ def test_what_is_no_number_is_refused(bad: float) -> None:
 def test_long_shortlists_and_short_ones_pick_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks change nothing: not their length, nor the size of the shortlist or of the chunks."""
     hard, vectors = toy(400, 11)
-    for strategy in ("bridge", "diversity"):
+    for strategy in ("bridge", "greedy", "diversity"):
         expected = choose(hard, vectors, 150, strategy)
         for shortest, block, chunk in ((4, 3, 7), (30, 200, 64), (2000, 1, 1000)):
             monkeypatch.setattr(greedy, "SHORTEST", shortest)
