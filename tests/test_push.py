@@ -75,6 +75,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.seen, server.files, server.refuse, server.created = [], {}, False, None
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # this hub is on loopback
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -125,6 +126,13 @@ def test_a_hub_that_is_not_there(folder: Path, hub: Any) -> None:
     hub.server_close()
     with pytest.raises(UserError, match="the upload failed"):
         push(folder, "me/toy", yes=True, endpoint="http://127.0.0.1:9")
+
+
+def test_offline_mode_is_named(folder: Path, hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
+        push(folder, "me/toy", yes=True, endpoint=hub.url)
+    assert hub.seen == []
 
 
 SECRETS = {

@@ -24,7 +24,7 @@ def test_the_pool_is_normalised_and_repeatable(monkeypatch: pytest.MonkeyPatch) 
 
 def test_picks_equal_the_plain_method_and_parts_beat_chance() -> None:
     report = against_exact(600, 40, 16, 4, seed=0)
-    assert report["bridge_equal_picks"] == report["diversity_equal_picks"] == 40
+    assert report["greedy_equal_picks"] == report["diversity_equal_picks"] == 40
     assert report["exact"] == {"value_of_exact": 1, "gain_over_random": 1}
     assert report["random"]["gain_over_random"] == 0
     split = report["parts of 150"]
