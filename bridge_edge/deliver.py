@@ -1,20 +1,47 @@
-"""What the verbs bench and eval share: find a student's run and data, score it on files."""
+"""What the verbs on a finished student share: find it, its run and its data, score it on files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bridge_edge.data.card import Card
 from bridge_edge.data.encode import ANSWER_TASK
 from bridge_edge.data.files import parse_columns, read_rows, to_samples
 from bridge_edge.data.samples import Sample, read_jsonl
+from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores
 from bridge_edge.progress import say, track
-from bridge_edge.run import latest
+from bridge_edge.run import STUDENT, Run, latest
 from bridge_edge.runtimes.load import load_runtime
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Files to score on and how to read them: a column map, and what stands in for a task card that says too little."""
+
+    files: tuple[Path, ...]
+    columns: str = ""
+    prompt: str | None = None
+    answers: str | None = None
+    limit: int | None = None
+
+
+def chosen_model(model: str | None, runs_dir: Path) -> Path:
+    """The named model, or the student of the latest finished run (which is said on stderr)."""
+    if model is None:
+        run = latest(runs_dir)
+        say(f"using the student of {run.path}")
+        return run.path / STUDENT
+    path = Path(model)
+    if (path / "manifest.json").is_file():
+        run = Run(path)
+        if not (path / STUDENT).is_dir():
+            raise UserError(f"the run {path} has no student yet", "finish it by running its distill command again")
+        return run.path / STUDENT
+    return path
 
 
 def run_of(model: Path) -> Path | None:
@@ -31,7 +58,7 @@ def held_out(model: Path, name: str) -> list[Sample]:
     path = folder / "data" / f"{name}.jsonl" if folder else None
     if folder is None or path is None or not path.is_file():
         return []
-    card = Card.load(folder / "tutor")
+    card = Card.load(folder / STUDENT)
     asked_short = card is not None and card.prompt.endswith(ANSWER_TASK) and model.name != "apprentice"
     suffix = ANSWER_TASK if asked_short else ""
     return [replace(s, prompt=s.prompt + suffix) for s in read_jsonl(path)]
@@ -59,22 +86,14 @@ def file_samples(files: Sequence[Path], columns: str, card: Card, limit: int | N
     return samples
 
 
-def evaluate_files(
-    model: Path,
-    files: Sequence[Path],
-    columns: str,
-    prompt: str | None,
-    answers: str | None,
-    limit: int | None,
-    threads: int | None,
-) -> Scores:
+def evaluate_files(model: Path, exam: Exam, threads: int | None) -> Scores:
     """Score a model on files, with progress."""
     from bridge_edge.evaluate import evaluate
 
     runtime = load_runtime(model, threads)
     try:
-        card = named_card(runtime.card, prompt, answers)
-        samples = file_samples(files, columns, card, limit)
+        card = named_card(runtime.card, exam.prompt, exam.answers)
+        samples = file_samples(exam.files, exam.columns, card, exam.limit)
         with track(f"{model.name} ({runtime.name})", len(samples)) as advance:
             shown = 0
 
@@ -91,7 +110,7 @@ def evaluate_files(
 def artifacts(runs_dir: Path) -> list[Path]:
     """The student of the latest finished run and everything exported from it."""
     run = latest(runs_dir)
-    found = [run.path / "tutor"]
+    found = [run.path / STUDENT]
     for record in sorted((run.path / "export").glob("*/export.json")):
         found.append(Path(json.loads(record.read_text())["path"]))
     say(

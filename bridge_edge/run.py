@@ -25,6 +25,7 @@ from bridge_edge.recipe import Recipe, settings
 from bridge_edge.recipe_io import dump
 
 SCHEMA = 1
+STUDENT = "tutor"  # the stage whose output is the finished student
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy")
 
 

@@ -99,7 +99,7 @@ def test_documents_name_commands_and_options_that_exist(document: str) -> None:
     for words in commands((ROOT / document).read_text(encoding="utf-8")):
         if words[0] == "COMMAND":
             continue
-        verb: click.Command | None = cli.commands.get(words[0])
+        verb: click.Command | None = cli.get_command(click.Context(cli), words[0])
         assert verb is not None, words
         options = {name for parameter in verb.params for name in parameter.opts} | {"--help"}
         assert {word for word in words if word.startswith("--")} <= options, words

@@ -172,9 +172,9 @@ def run_cell(cell: Cell, setting: Setting, results: Results) -> None:
 
 
 def _on_files(model: Path, setting: Setting, sha: str) -> dict[str, Any]:
-    from bridge_edge.deliver import evaluate_files
+    from bridge_edge.deliver import Exam, evaluate_files
 
-    return as_marks(evaluate_files(model, setting.files, "", None, None, None, setting.threads), sha)
+    return as_marks(evaluate_files(model, Exam(setting.files), setting.threads), sha)
 
 
 def as_marks(scores: Scores, sha: str) -> dict[str, Any]:

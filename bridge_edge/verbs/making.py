@@ -1,0 +1,117 @@
+"""The verbs that make a student or say what making it would take: distill, plan, ablate."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bridge_edge.verbs.options import concurrency_option, emit, json_option, runs_option, threads_option, use_threads
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="recipe=NAME [scale=NAME] [key=value ...]")
+@runs_option
+@click.option("--device", default="cpu", show_default=True, help="Torch device, e.g. cpu or cuda.")
+@concurrency_option
+@click.option(
+    "--cache",
+    metavar="DIR|none",
+    default=None,
+    help="Answers bought by earlier runs (default: your own cache for API teachers, none for the others).",
+)
+@threads_option
+@json_option
+def distill(
+    words: tuple[str, ...],
+    runs_dir: Path,
+    device: str,
+    concurrency: int,
+    cache: str | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Run both phases of a recipe; running the same command again resumes or does nothing.
+
+    \b
+    bridge-edge distill recipe=legal
+    bridge-edge distill recipe=legal budget.queries=200 student.lr=1e-3
+    bridge-edge distill recipe=my-task.yaml teacher=openai teacher.model=NAME
+    """
+    use_threads(threads)
+    from bridge_edge.distill import distill as run_distill
+    from bridge_edge.distill import summary_text
+
+    summary = run_distill(words, runs_dir, device, concurrency, cache=cache)
+    emit(as_json, summary, summary_text(summary))
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="recipe=NAME [scale=NAME] [key=value ...]")
+@runs_option
+@concurrency_option
+@json_option
+def plan(words: tuple[str, ...], runs_dir: Path, concurrency: int, as_json: bool) -> None:
+    """Say what a run would ask, cost, take and do, without doing any of it.
+
+    \b
+    bridge-edge plan recipe=legal
+    bridge-edge plan recipe=legal teacher=openai-batch teacher.model=NAME budget.usd=1.50
+    """
+    from bridge_edge.plan import plan as make_plan
+    from bridge_edge.plan_report import plan_text
+
+    found = make_plan(words, runs_dir, concurrency)
+    emit(as_json, found, plan_text(found))
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="recipe=NAME [EXPERIMENT ...] [key=value ...]")
+@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each arm.")
+@click.option("--list", "as_list", is_flag=True, help="Name the experiments and run nothing.")
+@click.option("--smoke", is_flag=True, help="Tiny sizes: shows that it runs, and its figures mean nothing.")
+@click.option("--paid", is_flag=True, help="Agree to ask a paid teacher for the whole grid.")
+@click.option(
+    "--data",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Score on these files too; may be given again.",
+)
+@runs_option
+@click.option("--device", default="cpu", show_default=True, help="Torch device, e.g. cpu or cuda.")
+@concurrency_option
+@click.option("--cache", metavar="DIR|none", default=None, help="Answers bought by earlier runs, as in distill.")
+@threads_option
+@json_option
+def ablate(
+    words: tuple[str, ...],
+    as_list: bool,
+    smoke: bool,
+    paid: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare arms of a recipe over seeds, with paired intervals; the same command again resumes.
+
+    \b
+    bridge-edge ablate --list
+    bridge-edge ablate recipe=legal --seeds 3
+    bridge-edge ablate recipe=legal budgets selection budget.usd=2
+    """
+    if as_list:
+        from bridge_edge.ablate.verb import listing, listing_text
+
+        emit(as_json, {"experiments": listing()}, listing_text())
+        return
+    use_threads(options["threads"])
+    from bridge_edge.ablate.cells import Setting
+    from bridge_edge.ablate.verb import ablate as run_ablate
+
+    found = run_ablate(words, Setting(words=(), **options), smoke, paid)
+    text = found.pop("text")
+    emit(as_json, found, f"{text}\nReport     {found['folder']}/report.md")
+    if found["failed"]:
+        sys.exit(1)

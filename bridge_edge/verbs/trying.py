@@ -1,0 +1,104 @@
+"""The verbs that try a student out: bench, eval, run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bridge_edge.errors import UserError
+from bridge_edge.verbs.options import emit, json_option, runs_option, threads_option
+
+
+@click.command()
+@click.argument("models", nargs=-1)
+@click.option(
+    "--data",
+    "files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Score on these files instead of the run's test items.",
+)
+@click.option("--columns", default="", help="Column map, e.g. text=question,answer=label.")
+@click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="Items for accuracy.")
+@click.option("--repetitions", type=click.IntRange(1, 100), default=5, show_default=True)
+@click.option("--prompt-tokens", default="", metavar="N,...", help="Also time prefills of these lengths (pp).")
+@click.option("--generate-tokens", default="", metavar="N,...", help="Also time decoding of so many tokens (tg).")
+@click.option("--depth", default="", metavar="N,...", help="KV depths for pp and tg (default: 0).")
+@click.option("--sustained", type=click.IntRange(0, 1000), default=0, help="Also so many runs back to back, e.g. 20.")
+@click.option("--threads", default="", metavar="N,...", help="CPU threads; several are compared (default: all cores).")
+@click.option("--pin", is_flag=True, help="Keep the process on as many cores as it has threads.")
+@click.option(
+    "--retries", type=click.IntRange(0, 100), default=2, show_default=True, help="Disturbed repetitions to make again."
+)
+@click.option("--wait", type=click.FloatRange(0), default=0, help="Seconds to wait for a quiet machine.")
+@click.option("--memory-cap", default="", metavar="SIZE", help="Say whether it fits, e.g. 512M.")
+@click.option("--context", is_flag=True, help="Find the largest context within --memory-cap.")
+@click.option("--device", default="", metavar="NAME", help="Predict for a device, e.g. pi5, phone-mid; runs nothing.")
+@click.option("--constrained", is_flag=True, help="Run here with the cores and memory of --device.")
+@runs_option
+@json_option
+def bench(models: tuple[str, ...], as_json: bool, **words: Any) -> None:
+    """Measure accuracy, latency, memory and size (default: the latest run's student and all its exports).
+
+    \b
+    bridge-edge bench
+    bridge-edge bench --device pi5
+    bridge-edge bench MODEL.gguf ONNX_FOLDER --prompt-tokens 512 --generate-tokens 128 --depth 0,256 --threads 1,2
+    """
+    from bridge_edge.benching import Request, bench_models
+
+    reports, text = bench_models(Request(models=models, **words))
+    emit(as_json, {"reports": reports} if len(reports) != 1 else reports[0], text)
+
+
+@click.command("eval")
+@click.argument("model", required=False)
+@click.option(
+    "--data", "files", type=click.Path(path_type=Path), multiple=True, help="JSONL, CSV or TSV; may be given again."
+)
+@click.option("--columns", default="", help="Column map, e.g. text=question,answer=label.")
+@click.option("--prompt", default=None, help="Prompt template, where the model has no task card.")
+@click.option("--answers", default=None, help="Comma-separated choices, where the model has no task card.")
+@click.option("--limit", type=click.IntRange(1), default=None, help="Only the first items of each file.")
+@runs_option
+@threads_option
+@json_option
+def evaluate(model: str | None, runs_dir: Path, threads: int | None, as_json: bool, **words: Any) -> None:
+    """Score a student (run folder, HF folder, .gguf, ONNX folder) on files."""
+    from bridge_edge.deliver import Exam, chosen_model, evaluate_files
+    from bridge_edge.evaluate import table, to_json
+
+    if model and Path(model).suffix in (".tsv", ".csv", ".jsonl"):
+        raise UserError(f"{model!r} is data, not a model", "write bridge-edge eval MODEL --data FILE")
+    exam = Exam(**words)
+    if not exam.files:
+        raise UserError("no data named", "add --data FILE (JSONL, CSV or TSV); may be given several times")
+    scores = evaluate_files(chosen_model(model, runs_dir), exam, threads)
+    emit(as_json, to_json(scores), table(scores))
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[MODEL] [QUESTION]")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=None)
+@runs_option
+@threads_option
+@json_option
+def run(words: tuple[str, ...], max_new_tokens: int | None, runs_dir: Path, threads: int | None, as_json: bool) -> None:
+    """Answer a question with the newest student; without a question, a prompt loop."""
+    from bridge_edge.ask import answer_loop, answer_once, split_words
+    from bridge_edge.deliver import chosen_model
+    from bridge_edge.runtimes.load import load_runtime
+
+    model, question = split_words(words)
+    runtime = load_runtime(chosen_model(model, runs_dir), threads)
+    try:
+        if question is None:
+            answer_loop(runtime, max_new_tokens)
+        else:
+            result = answer_once(runtime, question, max_new_tokens, show=not as_json)
+            if as_json:
+                emit(True, result, "")
+    finally:
+        runtime.close()
