@@ -28,7 +28,8 @@ from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores, records_json, score, to_json
 from bridge_edge.generate.engine import generate
 from bridge_edge.progress import say, track
-from bridge_edge.recipe import ModelSpec, Recipe
+from bridge_edge.recipe import Recipe
+from bridge_edge.recipe_models import ModelSpec
 from bridge_edge.run import sha256_file
 from bridge_edge.train.batches import ANSWER, RATIONALE, Encoded
 from bridge_edge.train.loop import Plan, train

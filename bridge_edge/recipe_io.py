@@ -20,7 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from bridge_edge.errors import UserError, unknown
-from bridge_edge.recipe import OWN_EMBEDDINGS, Recipe, TeacherSpec
+from bridge_edge.recipe import Recipe
+from bridge_edge.recipe_models import OWN_EMBEDDINGS
+from bridge_edge.recipe_task import TeacherSpec
 
 SELECTORS = ("recipe", "scale", "teacher")
 

@@ -16,7 +16,8 @@ from bridge_edge.data.samples import read_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.progress import say, track
-from bridge_edge.recipe import OWN_EMBEDDINGS, Recipe
+from bridge_edge.recipe import Recipe
+from bridge_edge.recipe_models import OWN_EMBEDDINGS
 from bridge_edge.rounds import ASKED, SCORER
 from bridge_edge.select.consistency import Check, doubtful_items, to_check, told
 from bridge_edge.select.embed import sentence_vectors, stored

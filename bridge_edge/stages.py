@@ -20,7 +20,8 @@ from bridge_edge import annotation, apprenticeship, phases, selection
 from bridge_edge.memory import release
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.progress import say
-from bridge_edge.recipe import OWN_EMBEDDINGS, Recipe, settings
+from bridge_edge.recipe import Recipe, settings
+from bridge_edge.recipe_models import OWN_EMBEDDINGS
 from bridge_edge.rounds import expand, recipe_of
 from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, sha256_file, sha256_text
 from bridge_edge.train.models import locate

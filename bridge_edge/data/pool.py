@@ -20,7 +20,8 @@ from bridge_edge.data.card import Card
 from bridge_edge.data.files import ANSWER_ALIASES, read_rows, to_samples
 from bridge_edge.data.samples import Sample, Task
 from bridge_edge.errors import UserError
-from bridge_edge.recipe import DataSpec, Recipe
+from bridge_edge.recipe import Recipe
+from bridge_edge.recipe_task import DataSpec
 
 SHINGLE = 3
 WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+|[+*/<>=^%$]|(?<=[\d)] )-(?= [\d(])")

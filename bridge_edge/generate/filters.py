@@ -22,7 +22,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Candidate, Verdict
 from bridge_edge.generate.likeness import near_duplicates_of
 from bridge_edge.plain import grid
-from bridge_edge.recipe import AnnotateSpec
+from bridge_edge.recipe_models import AnnotateSpec
 
 
 @dataclass

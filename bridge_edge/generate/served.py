@@ -23,7 +23,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish
 from bridge_edge.prices import Price
 from bridge_edge.progress import Advance
-from bridge_edge.recipe import AnnotateSpec
+from bridge_edge.recipe_models import AnnotateSpec
 from bridge_edge.teacher.ask import Policy, ask_all
 from bridge_edge.teacher.base import Reply, Request, digest
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Wish, Writer
-from bridge_edge.recipe import AnnotateSpec
+from bridge_edge.recipe_models import AnnotateSpec
 
 Convert = Callable[[Path, Path], None]
 """Writes the model in a folder as GGUF F16; handed in, since only the command line knows the exporters."""

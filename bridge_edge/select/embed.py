@@ -13,7 +13,7 @@ import numpy as np
 
 from bridge_edge.errors import UserError
 from bridge_edge.progress import Advance
-from bridge_edge.recipe import OWN_EMBEDDINGS
+from bridge_edge.recipe_models import OWN_EMBEDDINGS
 
 CHUNK, ROWS = 1_024, 65_536
 

@@ -15,7 +15,8 @@ from bridge_edge.data.pool import load_task
 from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
-from bridge_edge.recipe import Recipe, TeacherSpec
+from bridge_edge.recipe import Recipe
+from bridge_edge.recipe_task import TeacherSpec
 from bridge_edge.teacher.base import Teacher
 
 API = ("openai", "openai-batch")

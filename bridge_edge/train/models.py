@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError, unknown
-from bridge_edge.recipe import LoraSpec, ModelSpec
+from bridge_edge.recipe_models import LoraSpec, ModelSpec
 from bridge_edge.train.attention import use_fast_attention
 
 EMBEDDED = "embedded:"

@@ -14,7 +14,7 @@ from bridge_edge.distill import distill
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish
 from bridge_edge.generate.writers import Setting, make_writer
-from bridge_edge.recipe import AnnotateSpec
+from bridge_edge.recipe_models import AnnotateSpec
 from bridge_edge.shipping import assistant_gguf
 from tests import tiny
 from tests.teacher.loopback import chat, serve

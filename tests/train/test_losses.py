@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bridge_edge.recipe import LoraSpec
+from bridge_edge.recipe_models import LoraSpec
 from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Encoded, collate
 from bridge_edge.train.losses import segment_nll, supervised_logits
 from bridge_edge.train.models import attach_lora, load_model

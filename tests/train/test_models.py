@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from bridge_edge.data.card import Card
 from bridge_edge.embedded.tokenizer import train_tokenizer
 from bridge_edge.errors import UserError
-from bridge_edge.recipe import LoraSpec, ModelSpec
+from bridge_edge.recipe_models import LoraSpec, ModelSpec
 from bridge_edge.train.batches import Encoded
 from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.models import load_model, load_tokenizer, locate, parameters, prepare, same_tokenizer, save_model

@@ -1,0 +1,127 @@
+"""The parts of a recipe about the two models: how each is trained, and what happens between the two trainings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bridge_edge.recipe_task import Spec
+
+OWN_EMBEDDINGS = "ta"
+
+
+class LoraSpec(Spec):
+    """Low-rank adapters through peft."""
+
+    r: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = "all-linear"
+
+
+class ModelSpec(Spec):
+    """A model and how it is trained."""
+
+    model: str = Field(description="embedded:ta, embedded:student, a hub id or a folder")
+    lr: float = Field(1e-3, gt=0)
+    epochs: float = Field(3, gt=0)
+    batch_tokens: int = Field(4096, ge=64, description="padded tokens an optimiser step")
+    micro_tokens: int = Field(4096, ge=64, description="padded tokens a forward pass")
+    optimizer: Literal["muon", "adamw"] = "muon"
+    weight_decay: float = Field(0.01, ge=0)
+    rehearsal: float = Field(0.0, ge=0, description="generated general documents an example, against forgetting")
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    lora: LoraSpec | None = None
+
+
+class WarmupSpec(Spec):
+    """Label-only warm-up of the assistant; no teacher call."""
+
+    fraction: float = Field(0.1, gt=0, le=1)
+    kinds: tuple[str, ...] = Field((), description="only items of these kinds, to study a shift; empty: of all")
+    epochs: float = Field(1, gt=0)
+    lr: float = Field(5e-4, gt=0)
+
+
+class SelectSpec(Spec):
+    """Which items are put to the teacher."""
+
+    strategy: Literal[
+        "bridge", "greedy", "random", "difficulty", "diversity", "facility-location", "kmeans", "typiclust"
+    ] = "bridge"
+    difficulty: Literal["loss", "entropy", "token-entropy", "margin", "pass-rate", "disagreement"] = "loss"
+    samples: int = Field(8, ge=2, le=64, description="answers drawn an item: pass-rate, disagreement and the check")
+    embeddings: str = Field(
+        OWN_EMBEDDINGS, min_length=1, description="ta: its hidden states; else a sentence-transformers model"
+    )
+    check: int = Field(200, ge=0, description="easy items without labels that are put to the self-consistency check")
+    rounds: int = Field(1, ge=1, le=100, description="parts the budget is spent in, the TA being trained in between")
+    alpha: float = Field(0.5, ge=0, le=1, description="weight of difficulty against diversity")
+    trim: float = Field(0.03, ge=0, lt=0.5, description="share of the hardest items dropped as probable label noise")
+
+
+class GateSpec(Spec):
+    """Quality of the assistant on the dev split, asked before it may annotate the pool."""
+
+    accuracy: float = Field(0.9, ge=0, le=1)
+    on_fail: Literal["stop", "continue"] = "continue"
+
+
+class AnnotateSpec(Spec):
+    """Annotation of the pool by the assistant."""
+
+    engine: Literal["native", "transformers", "llama-cpp", "vllm", "openai"] = Field(
+        "native", description="what the assistant runs in; openai: served elsewhere, at base_url as model"
+    )
+    base_url: str | None = Field(None, description="engine openai: the address, e.g. http://host:8000/v1")
+    model: str | None = Field(None, description="engine openai: the assistant's name there")
+    api_key_env: str = Field("", description="engine openai: the variable with the key; empty where none is needed")
+    samples: int = Field(1, ge=1, le=64, description="drafts an item; their answers are put to a vote")
+    temperature: float | None = Field(None, ge=0, le=2, description="null: 0 (greedy) for one draft, 0.7 for several")
+    seed: int = Field(0, ge=0, description="of the drawn drafts")
+    keep: Literal["answer", "all"] = Field("answer", description="answer: drop annotations that miss the gold answer")
+    agreement: float = Field(0.0, ge=0, le=1, description="share of an item's drafts that must agree on its answer")
+    arithmetic: bool = Field(True, description="drop rationales that state a false sum or comparison of numbers")
+    surest: float = Field(1.0, gt=0, le=1, description="share kept within each answer, by mean log-probability")
+    near_duplicate: float | None = Field(None, gt=0, le=1, description="Jaccard from which a rationale repeats another")
+    longest: int | None = Field(None, ge=1, description="tokens from which a draft is long; null: no length control")
+    long_share: float = Field(0.2, ge=0, le=1, description="share of long drafts that may be kept")
+    batch_rows: int = Field(64, ge=1, description="prompts decoded at once on each core")
+
+    @property
+    def heat(self) -> float:
+        """The temperature that is meant."""
+        return (0.7 if self.samples > 1 else 0.0) if self.temperature is None else self.temperature
+
+
+class AlignSpec(Spec):
+    """Instruction alignment of the student on generated general instructions."""
+
+    enabled: bool = True
+    items: int = Field(1500, ge=1)
+    epochs: float = Field(1, ge=0, description="0: skipped, as with enabled: false")
+    lr: float = Field(1e-3, gt=0)
+
+    @property
+    def skipped(self) -> bool:
+        return not self.enabled or self.epochs == 0
+
+
+class TutorSpec(Spec):
+    """Form, weights and order of the student's supervision."""
+
+    format: Literal["rationale_answer", "multitask"] = "rationale_answer"
+    lambda_rationale: float = Field(1.0, ge=0, description="weight of the mean loss over a rationale's tokens")
+    lambda_answer: float = Field(1.0, ge=0, description="weight of the mean loss over an answer's tokens")
+    order: Literal["shuffled", "easy-to-hard", "short-to-long"] = Field(
+        "shuffled", description="of the first epoch: easy is what the assistant was sure of, short is counted in tokens"
+    )
+
+
+class BaselineSpec(Spec):
+    """Direct distillation: the student trained on the teacher's answers alone, at the same budget."""
+
+    enabled: bool = True
+    epochs: float = Field(12, gt=0)
+    rehearsal: float = Field(0.0, ge=0, description="as ta.rehearsal; few examples ask for it, a whole pool does not")
