@@ -18,6 +18,7 @@ from bridge_edge.data.samples import Sample
 from bridge_edge.deliver import artifacts, file_samples, held_out, named_card
 from bridge_edge.errors import UserError
 from bridge_edge.progress import say
+from bridge_edge.run import STUDENT
 from bridge_edge.runtimes.load import load_runtime
 
 CHILD_SECONDS = 3600.0
@@ -59,7 +60,7 @@ def numbers(text: str, option: str, least: int = 1) -> tuple[int, ...]:
 
 def paths_of(request: Request) -> list[Path]:
     """The named models, or the latest run's student and exports."""
-    named = [Path(m) / "tutor" if (Path(m) / "manifest.json").is_file() else Path(m) for m in request.models]
+    named = [Path(m) / STUDENT if (Path(m) / "manifest.json").is_file() else Path(m) for m in request.models]
     paths = named or artifacts(request.runs_dir)
     for path in paths:
         if not path.exists():
@@ -93,7 +94,7 @@ def bench_models(request: Request) -> tuple[list[dict[str, Any]], str]:
     if request.constrained and not request.device:
         raise UserError("--constrained needs a device whose cores and memory to take", "add --device, e.g. pi5")
     if request.device:
-        from bridge_edge.benchmarks.predict import device
+        from bridge_edge.benchmarks.devices import device
 
         where = device(request.device)
         return (constrained if request.constrained else predictions)(request, where)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge_edge.benching import Request, bench_models, numbers, options_of, pinned
-from bridge_edge.benchmarks.predict import device
+from bridge_edge.benchmarks.devices import device
 from bridge_edge.errors import UserError
 from tests import tiny
 
@@ -68,7 +68,7 @@ def test_a_device_that_is_too_small_is_a_result(tmp_path: Path, monkeypatch: pyt
     (model / "config.json").write_text("{}", encoding="utf-8")
     items.write_text('{"prompt": "Is 7 odd?", "answer": "yes"}\n', encoding="utf-8")
     small = replace(device("pi5"), app_memory_gb=0.2)
-    monkeypatch.setattr("bridge_edge.benchmarks.predict.device", lambda name: small)
+    monkeypatch.setattr("bridge_edge.benchmarks.devices.device", lambda name: small)
     monkeypatch.setattr("bridge_edge.benchmarks.constrained.make_group", lambda limits: None)
     request = Request(models=(str(model),), files=(items,), device="pi5", constrained=True)
     found, text = bench_models(request)  # importing torch alone takes more than 200 MB
