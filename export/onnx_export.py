@@ -28,6 +28,7 @@ from transformers import AutoConfig
 from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError, unknown
 from bridge_edge.export.onnx_graph import check_graph, move
+from bridge_edge.export.onnx_kquant import small_parts
 from bridge_edge.export.onnx_types import TYPES, builder_words, model_file
 from bridge_edge.export.wish import Blocks
 from bridge_edge.runtimes.onnx_check import CONFIG, check_external, read_config
@@ -99,7 +100,7 @@ def _flatten_rope(config: Any) -> None:
 
 def _build(folder: Path, out: Path, precision: str, words: list[str]) -> None:
     provider = TYPES[precision].provider
-    with tempfile.TemporaryDirectory(prefix="bridge-edge-onnx-") as cache, _quiet() as printed:
+    with tempfile.TemporaryDirectory(prefix="bridge-edge-onnx-") as cache, _quiet() as printed, small_parts():
         try:
             builder = _builder()
             options = builder.parse_extra_options("", str(folder), str(out), precision, provider, cache, words)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from bridge_edge.errors import UserError
-from bridge_edge.export import onnx_graph
+from bridge_edge.export import onnx_graph, onnx_kquant
 from bridge_edge.export.api import Exported, export_student
 from bridge_edge.export.onnx_export import make_onnx
 from bridge_edge.export.onnx_graph import INLINE, check_graph, move, quantised_ops
@@ -153,6 +153,30 @@ def test_an_eight_bit_table_is_shared_where_the_model_ties_it(kind: str, algorit
     assert done.parity["mean_kl"] < 2e-3
     if tied:
         assert done.bits_per_weight < 10
+
+
+def test_k_quant_in_parts_is_the_same_file(student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quantiser is handed few rows, and never more weights than a part has."""
+    from onnxruntime.quantization.neural_compressor import weight_only
+
+    whole, seen = weight_only.quant_tensor_k_quant_cpu, []
+
+    def watched(data: np.ndarray, num_bits: int, group_size: int) -> onnx_kquant.Quantised:
+        seen.append(data.size)
+        result: onnx_kquant.Quantised = whole(data, num_bits, group_size)
+        return result
+
+    monkeypatch.setattr(weight_only, "quant_tensor_k_quant_cuda", watched)
+    found = []
+    for part in (1 << 30, 5_000):
+        seen.clear()
+        monkeypatch.setattr(onnx_kquant, "PART", part)
+        (tmp_path / str(part)).mkdir()
+        file = make_onnx(student, tmp_path / str(part), "int4")
+        found.append((file.read_bytes(), Path(f"{file}_data").read_bytes(), max(seen)))
+    assert found[0][:2] == found[1][:2]
+    assert found[0][2] == 512 * 256 > 5_000 >= found[1][2]
+    assert weight_only.quant_tensor_k_quant_cuda is watched
 
 
 @pytest.mark.parametrize(("size", "level"), [(16, 1), (128, 4)])
