@@ -10,9 +10,10 @@ import pytest
 
 from bridge_edge.data.arithmetic import claims, first_error
 from bridge_edge.data.pool import load_task
-from bridge_edge.embedded.skills import SKILLS, documents
+from bridge_edge.embedded.skills import SKILLS, Skill, documents
 from bridge_edge.embedded.skills.drills import comparisons, holds, relation, sums, verdicts
-from bridge_edge.embedded.skills.readings import cells, readings, tally, trends
+from bridge_edge.embedded.skills.readings import readings, tally
+from bridge_edge.embedded.skills.years import cells, trends
 
 
 @pytest.mark.parametrize("skill", sorted(SKILLS))
@@ -29,10 +30,10 @@ def test_every_step_of_every_skill_is_true(skill: str) -> None:
 
 
 @pytest.mark.parametrize("skill", [verdicts, readings, trends])
-def test_a_verdict_follows_from_its_last_comparison(skill: object) -> None:
+def test_a_verdict_follows_from_its_last_comparison(skill: Skill) -> None:
     rng = random.Random(6)
     for _ in range(400):
-        _, question, steps, answer = skill(rng)  # type: ignore[operator]
+        _, question, steps, answer = skill(rng)
         compared = [c for c in claims(steps) if c.kind == "comparison"]
         left, right = compared[0].left, compared[0].right
         words = {"above": left > right, "more than": left > right, "over": left > right, "below": left < right,

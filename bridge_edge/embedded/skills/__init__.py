@@ -33,8 +33,9 @@ from bridge_edge.embedded.skills.numbers import (
 )
 from bridge_edge.embedded.skills.problems import accounts, budget, conditions, figures, formula, points, table
 from bridge_edge.embedded.skills.reading import compare_places, compare_teams, counting, lookup, roles, words_task
-from bridge_edge.embedded.skills.readings import cells, readings, tally, trends
+from bridge_edge.embedded.skills.readings import readings, tally
 from bridge_edge.embedded.skills.sides import overlap, pairs, sides
+from bridge_edge.embedded.skills.years import cells, trends
 
 Skill = Callable[[random.Random], Item]
 
