@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
 from bridge_edge.embedded import pretrain
+from bridge_edge.embedded.training import config
 from bridge_edge.train.models import locate
 
 BASE = locate("embedded:student")
@@ -52,7 +53,7 @@ def test_two_workers_hand_each_other_weights_and_momentum(tmp_path: Path) -> Non
         buffers = [state["momentum_buffer"] for state in half["state"].values()]
         assert buffers
         assert all(buffer.abs().sum() > 0 for buffer in buffers)
-    fresh = pretrain.Qwen2ForCausalLM(pretrain.config(3))
+    fresh = Qwen2ForCausalLM(config(3))
     fresh.load_state_dict(saved["model"])
 
 
@@ -60,7 +61,7 @@ def test_a_grown_model_computes_what_the_small_one_does(tmp_path: Path) -> None:
     run(tmp_path / "student", "--tokens", "512", "--workers", "1")
     done = CliRunner().invoke(pretrain.main, ["grow", str(tmp_path / "student"), str(tmp_path / "ta")])
     assert done.exit_code == 0, done.output
-    small, large = pretrain.Qwen2ForCausalLM(pretrain.config(3)), pretrain.Qwen2ForCausalLM(pretrain.config(6))
+    small, large = Qwen2ForCausalLM(config(3)), Qwen2ForCausalLM(config(6))
     small.load_state_dict(torch.load(tmp_path / "student" / "state.pt", weights_only=True)["model"])
     large.load_state_dict(torch.load(tmp_path / "ta" / "state.pt", weights_only=True)["model"])
     ids = torch.arange(20, 60)[None]
