@@ -13,6 +13,7 @@ import torch
 
 from bridge_edge.errors import UserError
 from bridge_edge.generate.writers import check_engine
+from bridge_edge.mixing import check_shared
 from bridge_edge.phases import Context
 from bridge_edge.plan import make_plan, read_plan, write_plan
 from bridge_edge.plan_report import comparison
@@ -38,6 +39,7 @@ def distill(
     recipe = load_recipe(words)
     check_device(device)
     check_engine(recipe.annotate, device)
+    check_shared(recipe)
     with shared_cache(cache, paid=False, run=""):  # a folder that cannot be used is said before hours of work
         pass
     run = Run.create(runs_dir, recipe)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from bridge_edge import mixing
 from bridge_edge.curriculum import EASY, SHORT, SHUFFLED, alignment_note, easy_first, short_first, spread
 from bridge_edge.data.card import normal
 from bridge_edge.data.encode import ANSWER_TASK, encode_pairs, encode_samples, prompt_ids
@@ -220,7 +221,11 @@ def tutor(ctx: Context, out: Path) -> Metrics:
         examples = short_first(examples)
     ordered = 0 if spec.order == SHUFFLED else len(examples)
     suffix = student_suffix(recipe)
-    metrics = fit(ctx, out, source, recipe.student, examples, "tutoring", suffix, ordered=ordered)
+    taught_by = mixing.teaching(recipe, str(ctx.folder("apprentice")), ctx.device)
+    changes = {"losses": taught_by} if taught_by else {}
+    metrics = fit(ctx, out, source, recipe.student, examples, "tutoring", suffix, ordered=ordered, **changes)
+    if taught_by:
+        metrics["kd"] = mixing.figures(taught_by, str(out), examples, ctx.samples("data", "dev"), recipe)
     if recipe.align.skipped:
         scores = measure(ctx, out, ctx.samples("data", "dev"), "whether answers can be read", suffix)
         metrics["dev_parse_failures"] = round(scores.parse_failure_rate, 4)

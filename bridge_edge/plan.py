@@ -25,6 +25,7 @@ from bridge_edge.data.samples import Sample, read_jsonl
 from bridge_edge.estimate import Tokens, money, percentile, stopping_cap, tokens_of
 from bridge_edge.footprint import disk_needed, memory_needed
 from bridge_edge.host import memory_available
+from bridge_edge.mixing import check_shared
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.rounds import OFTEN
@@ -216,4 +217,6 @@ def write_plan(folder: Path, plan: dict[str, Any]) -> None:
 
 def plan(words: Sequence[str], runs_dir: Path, concurrency: int) -> dict[str, Any]:
     """The plan of a command line; writes nothing."""
-    return make_plan(load_recipe(words), runs_dir, concurrency)
+    recipe = load_recipe(words)
+    check_shared(recipe)
+    return make_plan(recipe, runs_dir, concurrency)

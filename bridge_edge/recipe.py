@@ -1,8 +1,8 @@
 """The typed recipe: everything that decides what a run produces, and nothing else.
 
-Frozen pydantic models (recipe_task.py, recipe_models.py); unknown keys are errors, all errors are reported at once.
-Device, threads, workers and concurrency are command-line options, so they never enter a stage's key. Secrets appear in
-recipes only as the names of environment variables.
+Frozen pydantic models (recipe_task.py, recipe_models.py, recipe_methods.py); unknown keys are errors, all errors are
+reported at once. Device, threads, workers and concurrency are command-line options, so they never enter a stage's key.
+Secrets appear in recipes only as the names of environment variables.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from bridge_edge.recipe_methods import KdSpec
 from bridge_edge.recipe_models import (
     AlignSpec,
     AnnotateSpec,
@@ -45,6 +46,7 @@ class Recipe(Spec):
     annotate: AnnotateSpec = AnnotateSpec()
     align: AlignSpec = AlignSpec()
     tutor: TutorSpec = TutorSpec()
+    kd: KdSpec = KdSpec()
     baseline: BaselineSpec = BaselineSpec()
 
     @model_validator(mode="after")
@@ -83,6 +85,13 @@ class Recipe(Spec):
                 f"select.difficulty={self.select.difficulty} needs labels; with data.labels=none set "
                 "select.difficulty=entropy (or token-entropy, margin, disagreement)"
             )
+        if self.kd.on and not self.shared_tokenizer:
+            raise ValueError(f"kd.mix={self.kd.mix} compares distributions over tokens; set shared_tokenizer=true")
+        if self.kd.on and self.tutor.format == "multitask":
+            raise ValueError(
+                f"kd.mix={self.kd.mix} needs tutor.format=rationale_answer: the assistant has not learnt multitask's "
+                "two tasks, so its distribution there teaches nothing"
+            )
         return self
 
 
@@ -103,6 +112,8 @@ NEUTRAL: dict[str, Any] = {
     "tutor.order": "shuffled",
 }
 """Keys that came after version 0.1.0, each with the value at which it changes nothing."""
+METHODS = ("kd",)
+"""Parts that say themselves which of their values are meant: none where the method is off."""
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
@@ -118,4 +129,8 @@ def settings(recipe: Recipe) -> dict[str, Any]:
             place = place[part]
         if place[last] == value:
             del place[last]
+    for name in METHODS:
+        whole[name] = getattr(recipe, name).meant()
+        if not whole[name]:
+            del whole[name]
     return whole

@@ -20,7 +20,7 @@ from bridge_edge import annotation, apprenticeship, phases, selection
 from bridge_edge.memory import release
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.progress import say
-from bridge_edge.recipe import Recipe, settings
+from bridge_edge.recipe import METHODS, Recipe, settings
 from bridge_edge.recipe_models import OWN_EMBEDDINGS
 from bridge_edge.rounds import expand, recipe_of
 from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, sha256_file, sha256_text
@@ -35,6 +35,8 @@ class Stage:
     """`reads` names the parts of the recipe that shape the output (less what follows a minus sign), `needs` the stages
     whose output it reads. A higher `version` makes former outputs of this stage stale.
 
+    `also` names a stage that is read too where a part of the recipe is switched on, as (part, stage).
+
     Where selection goes in rounds there are several of a `kind` (see `rounds.py`): `places` maps what the work calls a
     stage to the one that it reads, and `part` says which round of how many this is."""
 
@@ -44,6 +46,7 @@ class Stage:
     reads: tuple[str, ...]
     needs: tuple[str, ...] = ()
     version: int = 1
+    also: tuple[tuple[str, str], ...] = ()
     kind: str = ""
     places: tuple[tuple[str, str], ...] = ()
     part: tuple[int, int] = (1, 1)
@@ -114,8 +117,9 @@ STAGES = (
         "tutor",
         "Tutoring of the student",
         phases.tutor,
-        ("name", "student", "tutor", "seed", "task"),
+        ("name", "student", "tutor", "kd", "seed", "task"),
         ("teach", "annotate", "align"),
+        also=(("kd", "apprentice"),),
     ),
     Stage(
         "baseline",
@@ -135,13 +139,15 @@ STAGES = (
 
 
 def slice_of(recipe: Recipe, reads: Sequence[str]) -> dict[str, Any]:
-    """The values of the dotted names in `reads`."""
+    """The values of the dotted names in `reads`, without methods that are off."""
     whole = settings(recipe)
     found: dict[str, Any] = {}
     for dotted in reads:
         if dotted.startswith("-"):  # read by another stage only, though it stands among values that this one reads
             part, last = dotted[1:].split(".")
             whole[part].pop(last, None)
+            continue
+        if dotted in METHODS and dotted not in whole:
             continue
         value: Any = whole
         for part in dotted.split("."):
@@ -176,10 +182,12 @@ def _file_digests(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
 def stage_key(stage: Stage, recipe: Recipe, outputs: dict[str, str]) -> str:
     """Key of `stage` for `recipe`, given the digests of the outputs it reads."""
     recipe, places = stage.seen(recipe), stage.places or [(name, name) for name in stage.needs]
+    read = slice_of(recipe, stage.reads)
+    places = [*places, *((name, name) for part, name in stage.also if part in read)]
     parts = {
         "stage": stage.kind or stage.name,
         "version": stage.version,
-        "recipe": slice_of(recipe, stage.reads),
+        "recipe": read,
         "inputs": {place: outputs[name] for place, name in places},
         "bases": _base_digest(recipe, stage.reads),
         "files": _file_digests(recipe, stage.reads),

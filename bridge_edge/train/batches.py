@@ -39,6 +39,9 @@ class Batch:
     segments: torch.Tensor
     tokens: int
 
+    def to(self, device: torch.device) -> Batch:
+        return Batch(self.ids.to(device), self.segments.to(device), self.tokens)
+
 
 def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
     """Pad `rows` on the right to the longest one."""

@@ -1,8 +1,8 @@
 """Hard and soft labels mixed per token, from a TA to a student (Bridge-Garden, arXiv 2605.26246).
 
 What: `token_losses` gives l = lambda * D(TA, student) + (1 - lambda) * NLL(label) for every token, with lambda by one
-of the methods of KINDS and D one of DIVERGENCES; `hybrid_losses` does the same from hidden states in chunks, so that
-no (N, V) logits are ever held for the whole batch.
+of the methods of `Mix` and D one of five divergences; `Taught` does so for the batches of the training loop, with the
+TA frozen in memory, in chunks, so that no (N, V) logits are ever held for a whole batch.
 Why: a token that must be exact wants the hard label, a flexible one the TA's distribution; mixing them lowers exposure
 bias without sampling from the student. Chunks keep a vocabulary of 150,000 from deciding the batch size.
 Not covered: TAs with another tokenizer (the two vocabularies must mean the same ids; rows that a model pads its
@@ -12,18 +12,19 @@ vocabulary with are cut off), and on-policy sampling.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
-from bridge_edge.errors import UserError, unknown
+from bridge_edge.train.batches import Batch
+from bridge_edge.train.losses import States, label_losses, supervised_states
 
-KINDS = ("hard", "soft", "static", "confidence", "confidence-label", "entropy", "power", "curriculum", "risk")
-DIVERGENCES = ("forward", "reverse", "js", "skew", "alpha-beta")
-CHUNK = 1024  # tokens whose logits are held at once
+HELD = 1 << 24  # logits that are held at once
+FEWEST = 16  # tokens in a chunk, however large the vocabulary
+Chunk = Callable[[slice, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Mix:
     (1 - p(label), as the authors' code has it), `entropy` (H / log V), `power` ((sum p^g - 1) / (V^(1-g) - 1) with
     g = `gamma`, as their code has it), `curriculum` (0, rising to `share` over the first `rise` of the steps), `risk`
     (hard labels and (`alpha` / 4) * delta^2, delta the soft Bellman residual z(label) - V(next) with V = logsumexp of
-    the student's logits; no TA is needed). p is the TA's distribution.
+    the student's logits; no TA is needed). p is the TA's distribution. `label` says what the hard label is: the token
+    in the `dataset`, the TA's `argmax`, or a `sample` of its distribution. The recipe checks the values (`kd.*`).
     """
 
     kind: str = "static"
@@ -45,21 +47,11 @@ class Mix:
     divergence: str = "forward"
     skew: float = 0.1
     ab: tuple[float, float] = (0.2, 0.7)
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise unknown("kd.mix", self.kind, KINDS)
-        if self.divergence not in DIVERGENCES:
-            raise unknown("kd.divergence", self.divergence, DIVERGENCES)
-        for name, low, high in (("share", 0.0, 1.0), ("gamma", 0.0, 1.0), ("rise", 0.0, 1.0), ("skew", 0.0, 1.0)):
-            if not low <= getattr(self, name) <= high:
-                raise UserError(f"kd.{name}={getattr(self, name)} is out of range", f"use {low:g} to {high:g}")
-        if self.divergence == "alpha-beta" and (min(map(abs, self.ab)) < 1e-6 or abs(sum(self.ab)) < 1e-6):
-            raise UserError(f"kd.ab={list(self.ab)} has no alpha-beta divergence", "use alpha, beta and a sum beside 0")
+    label: str = "dataset"
 
     @property
     def needs_teacher(self) -> bool:
-        return self.kind not in ("hard", "risk")
+        return self.kind not in ("hard", "risk") or self.label != "dataset"
 
 
 def divergence(student: torch.Tensor, teacher: torch.Tensor, mix: Mix) -> torch.Tensor:
@@ -96,12 +88,11 @@ def soft_share(teacher: torch.Tensor, labels: torch.Tensor, mix: Mix, progress: 
     size, vocab = labels.shape, teacher.shape[-1]
     match mix.kind:
         case "soft":
-            return torch.ones(size, dtype=teacher.dtype)
+            return teacher.new_ones(size)
         case "static":
-            return torch.full(size, mix.share, dtype=teacher.dtype)
+            return teacher.new_full(size, mix.share)
         case "curriculum":
-            now = mix.share * (min(1.0, progress / mix.rise) if mix.rise else 1.0)
-            return torch.full(size, now, dtype=teacher.dtype)
+            return teacher.new_full(size, mix.share * (min(1.0, progress / mix.rise) if mix.rise else 1.0))
         case "confidence":
             return 1 - teacher.max(-1).values.exp()
         case "confidence-label":
@@ -112,62 +103,128 @@ def soft_share(teacher: torch.Tensor, labels: torch.Tensor, mix: Mix, progress: 
         case "power":
             spread = (teacher * mix.gamma).exp().where(teacher > -math.inf, torch.zeros_like(teacher)).sum(-1)
             return (spread - 1) / (vocab ** (1 - mix.gamma) - 1)
-    return torch.zeros(size, dtype=teacher.dtype)
+    return teacher.new_zeros(size)
+
+
+def hard_labels(teacher: torch.Tensor, labels: torch.Tensor, mix: Mix, chances: torch.Tensor | None) -> torch.Tensor:
+    """The hard labels (N,) that `mix` means, from the TA's log-probabilities (N, V) and those of the data (N,);
+    `chances` (N,) are the uniform random numbers of a draw."""
+    if mix.label == "argmax":
+        return teacher.argmax(-1)
+    if mix.label == "sample":
+        if chances is None:
+            raise ValueError("kd.label=sample needs random numbers")
+        reached = teacher.exp().cumsum(-1) > chances.to(teacher)[:, None]
+        return torch.where(reached.any(-1), reached.int().argmax(-1), teacher.argmax(-1))  # a sum may end below 1
+    return labels
 
 
 def token_losses(
-    student: torch.Tensor, teacher: torch.Tensor | None, labels: torch.Tensor, mix: Mix, progress: float = 1.0
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    labels: torch.Tensor,
+    mix: Mix,
+    progress: float = 1.0,
+    chances: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses (N,) and lambdas (N,) from logits (N, V) and (N, V'); gradients flow into `student` alone.
 
     Where V and V' differ by padding, both are cut to the smaller. `risk` has its own term: see `risk_penalty`.
     """
-    if teacher is None:
-        if mix.needs_teacher:
-            raise ValueError(f"kd.mix={mix.kind} needs the TA's logits")
-        return F.cross_entropy(student.float(), labels, reduction="none"), torch.zeros(labels.shape)
     vocab = min(student.shape[-1], teacher.shape[-1])
     log_student = student[:, :vocab].float().log_softmax(-1)
     log_teacher = teacher[:, :vocab].detach().float().log_softmax(-1)
+    labels = hard_labels(log_teacher, labels, mix, chances)
     hard = -log_student.gather(-1, labels[:, None])[:, 0]
     share = soft_share(log_teacher, labels, mix, progress)
     return share * divergence(log_student, log_teacher, mix) + (1 - share) * hard, share
 
 
-def risk_penalty(student: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, mix: Mix) -> torch.Tensor:
-    """(alpha / 4) * delta^2 of each token, (N,): delta = z(label at t) - V(t + 1), V = logsumexp of the logits.
+def risk_penalty(chosen: torch.Tensor, values: torch.Tensor, rows: torch.Tensor, mix: Mix) -> torch.Tensor:
+    """(alpha / 4) * delta^2 of each token, (N,): delta = z(label at t) - V(t + 1).
 
-    `rows` (N,) says which example each token is of; a row's last token has no next one and pays nothing.
+    `chosen` (N,) are the labels' logits z, `values` (N,) the logsumexp V of all logits, `rows` (N,) says which example
+    each token is of; a row's last token has no next one and pays nothing.
     """
-    chosen = student.float().gather(-1, labels[:, None])[:, 0]
-    values = student.float().logsumexp(-1)
     follows = torch.zeros_like(rows, dtype=torch.bool)
     follows[:-1] = rows[1:] == rows[:-1]
     delta = chosen - torch.cat([values[1:], values[-1:]])
     return torch.where(follows, mix.alpha / 4 * delta.square(), torch.zeros_like(delta))
 
 
-Head = Callable[[torch.Tensor], torch.Tensor]
+def chunks(states: States, size: int | None) -> Iterator[slice]:
+    """Places of `size` tokens at a time; by default as many as keep their logits within `HELD`."""
+    size = size or max(FEWEST, HELD // states.vocab)
+    return (slice(start, start + size) for start in range(0, len(states.labels), size))
 
 
 def hybrid_losses(
-    hidden: torch.Tensor, head: Head, taught: torch.Tensor, taught_head: Head, labels: torch.Tensor, mix: Mix,
-    progress: float = 1.0, chunk: int = CHUNK,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """`token_losses` from the hidden states (N, H) and (N, H') of student and TA, `chunk` tokens at a time.
+    student: States,
+    teacher: States,
+    mix: Mix,
+    progress: float = 1.0,
+    chances: torch.Tensor | None = None,
+    size: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`token_losses` of the states of student and TA, `size` tokens at a time.
 
     Logits are made again in the backward pass, so at no time more than one chunk of them is held.
     """
 
-    def part(own: torch.Tensor, other: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def part(piece: slice, own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
-            teacher = taught_head(other)
-        return token_losses(head(own), teacher, wanted, mix, progress)
+            other = teacher.head(teacher.hidden[piece])
+        drawn = None if chances is None else chances[piece]
+        return token_losses(student.head(own), other, student.labels[piece], mix, progress, drawn)
 
-    losses, shares = [], []
-    for start in range(0, len(labels), chunk):
-        piece = slice(start, start + chunk)
-        loss, share = checkpoint(part, hidden[piece], taught[piece], labels[piece], use_reentrant=False)
-        losses.append(loss)
-        shares.append(share.detach())
-    return torch.cat(losses), torch.cat(shares)
+    found = [_again(part, piece, student.hidden[piece]) for piece in chunks(student, size)]
+    return torch.cat([loss for loss, _ in found]), torch.cat([share.detach() for _, share in found])
+
+
+def risk_losses(student: States, mix: Mix, size: int | None = None) -> torch.Tensor:
+    """NLL of each label and its `risk_penalty`, (N,), `size` tokens at a time."""
+
+    def part(piece: slice, own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = student.head(own)
+        return logits.gather(-1, student.labels[piece][:, None])[:, 0], logits.logsumexp(-1)
+
+    found = [_again(part, piece, student.hidden[piece]) for piece in chunks(student, size)]
+    chosen, values = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return values - chosen + risk_penalty(chosen, values, student.rows, mix)
+
+
+def _again(part: Chunk, piece: slice, own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A chunk whose inside is not kept but computed again for its gradient; nothing in it is random."""
+    loss, other = checkpoint(part, piece, own, use_reentrant=False, preserve_rng_state=False)
+    return loss, other
+
+
+class Taught:
+    """The token losses of a student whose TA lies in memory, frozen (see `train.losses.TokenLosses`).
+
+    Draws of `kd.label=sample` depend on the seed, the batch and the step, so that a resumed training makes them again.
+    """
+
+    def __init__(self, ta: PreTrainedModel, mix: Mix, seed: int = 0) -> None:
+        self.ta, self.mix, self.seed = ta.eval().requires_grad_(False), mix, seed
+
+    def __call__(self, model: PreTrainedModel, batch: Batch, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.mix.kind == "hard" and not self.mix.needs_teacher:
+            return label_losses(model, batch, progress)
+        states = supervised_states(model, batch)
+        if self.mix.kind == "risk":
+            return risk_losses(states, self.mix), states.segments
+        losses, _ = hybrid_losses(states, self.states(batch), self.mix, progress, self._chances(batch, progress))
+        return losses, states.segments
+
+    def states(self, batch: Batch) -> States:
+        """What the TA makes of a batch."""
+        with torch.no_grad():
+            return supervised_states(self.ta, batch)
+
+    def _chances(self, batch: Batch, progress: float) -> torch.Tensor | None:
+        if self.mix.label != "sample":
+            return None
+        place = self.seed * 1_000_003 + int(batch.ids.sum()) + int(progress * (1 << 40))
+        source = torch.Generator().manual_seed(place)
+        return torch.rand(int((batch.segments[:, 1:] > 0).sum()), generator=source, dtype=torch.float64)

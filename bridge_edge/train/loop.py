@@ -1,8 +1,8 @@
 """The one training loop.
 
-Warm-up, apprenticeship, alignment, tutoring and the baselines all call `train`; they differ in the examples and in
-the weights of the loss, never in a copy of this loop. It is resumable: with a checkpoint path it continues after
-`kill -9` from the last checkpoint, with the same data order.
+Warm-up, apprenticeship, alignment, tutoring and the baselines all call `train`; they differ in the examples, in the
+losses of their tokens and in the weights of these, never in a copy of this loop. It is resumable: with a checkpoint
+path it continues after `kill -9` from the last checkpoint, with the same data order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bridge_edge.memory import trim
 from bridge_edge.parallel import Map, side_by_side
 from bridge_edge.progress import Advance
 from bridge_edge.train.batches import ANSWER, RATIONALE, Batch, Encoded, bucket, collate, epoch
-from bridge_edge.train.losses import segment_nll, supervised_logits
+from bridge_edge.train.losses import TokenLosses, label_losses, segment_mean
 from bridge_edge.train.optim import Optimizer, build_optimizer, schedule
 
 TRIM_EVERY = 10  # steps between returns of freed memory
@@ -31,8 +31,9 @@ TRIM_EVERY = 10  # steps between returns of freed memory
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train. `weights` maps segment codes to loss weights; `micro_tokens` bounds one forward pass. The first
-    `ordered` examples are seen first and in their order, once; all else is shuffled."""
+    """How to train. `losses` makes the loss of each token, `weights` maps segment codes to loss weights; `micro_tokens`
+    bounds one forward pass. The first `ordered` examples are seen first and in their order, once; all else is shuffled.
+    """
 
     lr: float
     epochs: float
@@ -45,6 +46,7 @@ class Plan:
     weights: tuple[tuple[int, float], ...] = ((RATIONALE, 1.0), (ANSWER, 1.0))
     save_every: float = 30.0
     ordered: int = 0
+    losses: TokenLosses = label_losses
 
 
 @dataclass
@@ -116,7 +118,6 @@ def train(
         raise UserError("there is nothing to train on", "enlarge the pool or the budget, or loosen the filters")
     steps = step_plan(examples, plan)
     optimizer = build_optimizer(model, plan.optimizer, plan.lr, plan.weight_decay)
-    bf16 = use_bf16(plan.precision, model.device)
     state = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": 0.0}
     if checkpoint and checkpoint.exists():
         state = _restore(model, optimizer, checkpoint)
@@ -127,7 +128,7 @@ def train(
         for number in range(int(state["step"]), len(steps)):
             torch.manual_seed(plan.seed * 1_000_003 + number)  # dropout is the same after a resume
             batches = [collate([examples[i] for i in rows], pad_id) for rows in steps[number]]
-            loss = _step(model, batches, plan, bf16, run)
+            loss = _step(model, batches, plan, number / len(steps), run)
             if not math.isfinite(loss):
                 raise UserError(
                     f"the loss became {loss} at step {number + 1}", "lower the learning rate, e.g. student.lr=5e-4"
@@ -155,21 +156,21 @@ def _count(state: dict[str, float], number: int, loss: float, tokens: int, secon
     state["seconds"] += seconds
 
 
-def _step(model: PreTrainedModel, batches: list[Batch], plan: Plan, bf16: bool, run: Map) -> float:
+def _step(model: PreTrainedModel, batches: list[Batch], plan: Plan, progress: float, run: Map) -> float:
     """Gradients of one optimiser step, each micro-batch weighted by its share of the rows; returns the loss.
 
     Every micro-batch makes gradients of its own (`autograd.grad`, not `backward`), so that several can run at once, and
     they are added in the order of the batches, so that the sum does not depend on which was first.
     """
     rows = sum(len(b.ids) for b in batches)
+    bf16 = use_bf16(plan.precision, model.device)
     weights: Mapping[int, float] = dict(plan.weights)
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def gradients(batch: Batch) -> tuple[float, tuple[torch.Tensor | None, ...]]:
-        moved = Batch(batch.ids.to(model.device), batch.segments.to(model.device), batch.tokens)
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits, labels, segments = supervised_logits(model, moved)
-        loss = segment_nll(logits, labels, segments, weights) * (len(batch.ids) / rows)
+            losses, segments = plan.losses(model, batch.to(model.device), progress)
+        loss = segment_mean(losses, segments, weights) * (len(batch.ids) / rows)
         return float(loss.detach()), torch.autograd.grad(loss, parameters, allow_unused=True)
 
     total = 0.0

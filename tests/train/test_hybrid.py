@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from torch.nn import Linear
+from transformers import PreTrainedModel
 
-from bridge_edge.errors import UserError
+from bridge_edge.recipe_methods import KdSpec
+from bridge_edge.train.batches import Batch, collate
 from bridge_edge.train.hybrid import (
-    DIVERGENCES,
-    KINDS,
     Mix,
+    Taught,
     divergence,
+    hard_labels,
     hybrid_losses,
+    risk_losses,
     risk_penalty,
     soft_share,
     token_losses,
 )
+from bridge_edge.train.losses import States, label_losses, segment_mean, supervised_states
+from bridge_edge.train.models import load_model
+from tests import tiny
+from tests.train.test_losses import rows as encoded_rows
 
 N, V = 5, 7
-WITH_TEACHER = [k for k in KINDS if k not in ("hard", "risk")]
+KINDS, DIVERGENCES = (get_args(KdSpec.model_fields[name].annotation) for name in ("mix", "divergence"))
+WITH_TEACHER = [k for k in KINDS if k not in ("none", "hard", "risk")]
 
 
 def logits(seed: int, n: int = N, v: int = V) -> torch.Tensor:
@@ -141,8 +152,8 @@ def test_the_curriculum_begins_with_hard_labels() -> None:
 
 def test_risk_is_the_squared_residual_within_a_row() -> None:
     student, labels = logits(7), torch.tensor([1, 2, 3, 4, 5])
-    rows = torch.tensor([0, 0, 0, 1, 1])
-    found = risk_penalty(student, labels, rows, Mix("risk"))
+    rows, chosen = torch.tensor([0, 0, 0, 1, 1]), student.gather(-1, labels[:, None])[:, 0]
+    found = risk_penalty(chosen, student.logsumexp(-1), rows, Mix("risk"))
     for i in range(N):
         if i in (2, 4):
             assert found[i] == 0
@@ -158,41 +169,91 @@ def test_padded_vocabularies_are_cut_to_the_shared_part() -> None:
     assert torch.equal(token_losses(student, teacher, labels, mix)[0], token_losses(student, padded, labels, mix)[0])
 
 
-@pytest.mark.parametrize("kind", WITH_TEACHER)
+def states(hidden: torch.Tensor, head: Linear) -> States:
+    labels, rows = torch.tensor([0, 1, 2, 3, 4]), torch.tensor([0, 0, 0, 1, 1])
+    return States(hidden, head, V, labels, torch.full((N,), 2), rows)
+
+
+@pytest.mark.parametrize("kind", [*WITH_TEACHER, "risk"])
 def test_chunks_change_neither_losses_nor_gradients(kind: str) -> None:
     torch.manual_seed(0)
-    own, other = torch.nn.Linear(4, V, bias=False), torch.nn.Linear(6, V, bias=False)
-    hidden, taught, labels = torch.randn(N, 4), torch.randn(N, 6), torch.tensor([0, 1, 2, 3, 4])
+    own, other = Linear(4, V, bias=False), Linear(6, V, bias=False)
+    hidden, taught = torch.randn(N, 4), states(torch.randn(N, 6), other)
     results = []
-    for chunk in (2, 100):
+    for size in (2, 100):
         own.zero_grad()
         moving = hidden.clone().requires_grad_()
-        found, share = hybrid_losses(moving, own, taught, other, labels, Mix(kind), 0.5, chunk)
+        if kind == "risk":
+            found = risk_losses(states(moving, own), Mix(kind), size)
+        else:
+            found, _ = hybrid_losses(states(moving, own), taught, Mix(kind), 0.5, size=size)
         found.sum().backward()
         assert own.weight.grad is not None
         assert moving.grad is not None
-        results.append((found.detach(), share, own.weight.grad.clone(), moving.grad.clone()))
+        results.append((found.detach(), own.weight.grad.clone(), moving.grad.clone()))
         assert other.weight.grad is None
     for few, all_at_once in zip(*results, strict=True):
         assert torch.allclose(few, all_at_once, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ({"kind": "mixed"}, "kd.mix"),
-        ({"divergence": "kl"}, "kd.divergence"),
-        ({"share": 1.5}, "kd.share"),
-        ({"divergence": "alpha-beta", "ab": (0.5, -0.5)}, "kd.ab"),
-    ],
-)
-def test_bad_settings_are_named(words: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        Mix(**words)  # type: ignore[arg-type]
+def test_a_hard_label_is_the_datas_the_most_probable_or_a_drawn_one() -> None:
+    p = torch.tensor([[0.1, 0.6, 0.3]] * 4)
+    data, chances = torch.tensor([2, 2, 2, 2]), torch.tensor([0.05, 0.2, 0.69, 0.95])
+    assert hard_labels(p.log(), data, Mix(), None).tolist() == [2, 2, 2, 2]
+    assert hard_labels(p.log(), data, Mix(label="argmax"), None).tolist() == [1, 1, 1, 1]
+    assert hard_labels(p.log(), data, Mix(label="sample"), chances).tolist() == [0, 1, 1, 2]
+    with pytest.raises(ValueError, match="random numbers"):
+        hard_labels(p.log(), data, Mix(label="sample"), None)
 
 
-def test_a_mix_that_needs_the_teacher_says_so() -> None:
-    with pytest.raises(ValueError, match="needs the TA"):
-        token_losses(logits(1), None, torch.zeros(N, dtype=torch.long), Mix("static"))
-    plain, share = token_losses(logits(1), None, torch.zeros(N, dtype=torch.long), Mix("hard"))
-    assert plain.shape == share.shape == (N,)
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """A student and a TA of another shape over the same tokens; the TA's vocabulary is padded."""
+    place: Path = tmp_path_factory.mktemp("models")
+    student = load_model(str(tiny.checkpoint(place / "student", "llama", hidden=32)))
+    return student, load_model(str(tiny.checkpoint(place / "ta", "qwen2", vocab_size=tiny.VOCAB + 16)))
+
+
+def batch() -> Batch:
+    return collate(encoded_rows(), 0)
+
+
+@pytest.mark.parametrize("kind", ["soft", "entropy", "curriculum", "risk"])
+def test_the_loops_losses_are_those_of_whole_logits(kind: str, models: tuple[PreTrainedModel, PreTrainedModel]) -> None:
+    student, ta = models
+    mix = Mix(kind)
+    found, segments = Taught(ta, mix)(student, batch(), 0.1)
+    own, other = supervised_states(student, batch()), supervised_states(ta, batch())
+    logits = own.head(own.hidden)
+    if kind == "risk":
+        chosen, values = logits.gather(-1, own.labels[:, None])[:, 0], logits.logsumexp(-1)
+        wanted = values - chosen + risk_penalty(chosen, values, own.rows, mix)
+    else:
+        wanted = token_losses(logits, other.head(other.hidden), own.labels, mix, 0.1)[0]
+    assert torch.equal(segments, own.segments)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_the_student_alone_learns_and_hard_labels_are_the_plain_loss(
+    models: tuple[PreTrainedModel, PreTrainedModel],
+) -> None:
+    student, ta = models
+    plain = label_losses(student, batch(), 0.0)
+    assert torch.equal(Taught(ta, Mix("hard"))(student, batch(), 0.0)[0], plain[0])
+    for mix in (Mix("entropy"), Mix("hard", label="argmax")):
+        losses, segments = Taught(ta, mix)(student, batch(), 0.0)
+        grads = torch.autograd.grad(segment_mean(losses, segments, {1: 1.0, 2: 1.0}), list(student.parameters()))
+        assert all(torch.isfinite(g).all() for g in grads)
+        assert not torch.allclose(losses, plain[0])
+    assert not any(p.requires_grad for p in ta.parameters())
+
+
+def test_drawn_labels_are_the_same_at_the_same_step(models: tuple[PreTrainedModel, PreTrainedModel]) -> None:
+    student, ta = models
+    found = [
+        Taught(ta, Mix("hard", label="sample"), seed)(student, batch(), progress)[0]
+        for seed, progress in ((0, 0.5), (0, 0.5), (1, 0.5), (0, 0.6))
+    ]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[3])

@@ -1,0 +1,122 @@
+"""The TA's distribution in the student's tutoring (`kd.*`): checks before the run, the losses, the figures after it.
+
+What: `check_shared` refuses a TA and a student that do not mean the same tokens, before any money is spent; `teaching`
+loads the TA and makes the losses of train/hybrid.py; `figures` says what they came to.
+Why figures after the training and not from within: they are measured on a fixed sample, so a training that was
+resumed says the same as one that was not.
+
+Figures: lambda over the tokens of a sample of the training texts (its last value, where it rises); the mean
+KL(TA || student) a token on the TA's own greedy answers to dev items (teacher-forced) and on the student's (rollout);
+the second less the first is the exposure bias, as the authors' code has it.
+Not covered: TAs behind an API, which show no distribution; the TA's memory in the estimate of `plan`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from bridge_edge.data.encode import prompt_ids
+from bridge_edge.data.samples import Sample
+from bridge_edge.errors import UserError
+from bridge_edge.generate.engine import generate
+from bridge_edge.recipe import Recipe
+from bridge_edge.train.batches import ANSWER, PROMPT, Encoded, bucket, collate
+from bridge_edge.train.hybrid import Mix, Taught, hybrid_losses
+from bridge_edge.train.losses import supervised_states
+from bridge_edge.train.models import load_model, load_tokenizer, locate, same_tokenizer
+
+PROBE = 100  # texts that the figures are measured on, and dev items
+BINS = 10  # of lambda's histogram
+FRAMED = ("A question?", "Two\nlines, 1 + 1 = 2.")
+
+
+def check_shared(recipe: Recipe) -> None:
+    """Raise UserError where `kd.mix` is on and the two models do not share their tokens."""
+    if not recipe.kd.on:
+        return
+    ta, student = load_tokenizer(recipe.ta.model), load_tokenizer(recipe.student.model)
+    problem = same_tokenizer(ta, student)
+    if not problem and prompt_ids(ta, FRAMED) != prompt_ids(student, FRAMED):
+        problem = "their chat templates frame a prompt differently"
+    if not problem:
+        rows = {model: vocabulary(model) for model in (recipe.ta.model, recipe.student.model)}
+        few = [f"{model} has {n} rows for {len(student)} tokens" for model, n in rows.items() if n < len(student)]
+        problem = few[0] if few else ""
+    if problem:
+        raise UserError(
+            f"kd.mix={recipe.kd.mix} needs models that share their tokens; {recipe.ta.model} and "
+            f"{recipe.student.model} do not: {problem}",
+            "choose models of one family, or kd.mix=none",
+        )
+
+
+def vocabulary(model: str) -> int:
+    """Rows of a model's vocabulary, padding included."""
+    try:
+        return int(AutoConfig.from_pretrained(locate(model)).get_text_config().vocab_size)
+    except (OSError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"cannot read the config of {model!r}: {first}", "check the name, or kd.mix=none") from error
+
+
+def mix_of(recipe: Recipe) -> Mix:
+    return Mix(kind=recipe.kd.mix, **recipe.kd.model_dump(exclude={"mix"}))
+
+
+def teaching(recipe: Recipe, folder: str, device: str) -> Taught | None:
+    """The losses that `kd.*` asks for, with the TA of `folder` in memory; None where the method is off."""
+    return Taught(load_model(folder, device), mix_of(recipe), recipe.seed) if recipe.kd.on else None
+
+
+def figures(
+    taught: Taught, student: str, examples: Sequence[Encoded], dev: Sequence[Sample], recipe: Recipe
+) -> dict[str, Any]:
+    """What the mixture came to for the student of this folder."""
+    model, tokenizer = load_model(student, str(taught.ta.device)).eval(), load_tokenizer(student)
+    chosen = random.Random(recipe.seed).sample(list(examples), min(PROBE, len(examples)))
+    prompts = prompt_ids(tokenizer, [s.prompt for s in dev[:PROBE]])
+    kl = {}
+    for name, writer in (("teacher_forced_kl", taught.ta), ("rollout_kl", model)):
+        rows = answers(writer, prompts, tokenizer, recipe)
+        kl[name] = round(float(np.mean(readings(taught, model, rows, Mix("soft"), recipe)[0])), 5)
+    found = {**recipe.kd.meant(), "texts": len(chosen), "dev_items": len(prompts), **kl}
+    found["exposure_bias"] = round(kl["rollout_kl"] - kl["teacher_forced_kl"], 5)
+    if taught.mix.kind != "risk":
+        shares = readings(taught, model, chosen, taught.mix, recipe)[1]
+        counts, _ = np.histogram(shares, bins=BINS, range=(0, 1))
+        found |= {"lambda_mean": round(float(shares.mean()), 5), "lambda_histogram": counts.tolist()}
+    return found
+
+
+def answers(
+    model: PreTrainedModel, prompts: list[list[int]], tokenizer: PreTrainedTokenizerBase, recipe: Recipe
+) -> list[Encoded]:
+    """The prompts with what the model says to them, greedily; all that it said counts."""
+    end, bound = tokenizer.eos_token_id, recipe.task.max_new_tokens
+    found = []
+    for row in generate(model, prompts, bound, frozenset([end]), recipe.annotate.batch_rows, "fp32"):
+        prompt, said = prompts[row.index], row.ids + ([end] if row.ended else [])
+        codes = [PROMPT] * len(prompt) + [ANSWER] * len(said)
+        found.append((row.index, Encoded(np.array(prompt + said, np.int32), np.array(codes, np.int8))))
+    return [row for _, row in sorted(found, key=lambda pair: pair[0])]
+
+
+@torch.no_grad()
+def readings(
+    taught: Taught, model: PreTrainedModel, rows: Sequence[Encoded], mix: Mix, recipe: Recipe
+) -> tuple[np.ndarray, np.ndarray]:
+    """Losses and lambdas of all supervised tokens under `mix`, at the end of the steps; hard labels are the data's."""
+    lengths, found = [len(r) for r in rows], []
+    mix = replace(mix, label="dataset")
+    for places in bucket(lengths, recipe.student.micro_tokens, range(len(rows))):
+        batch = collate([rows[i] for i in places], 0).to(model.device)
+        found.append(hybrid_losses(supervised_states(model, batch), taught.states(batch), mix))
+    losses, shares = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
+    return losses, shares

@@ -1,0 +1,64 @@
+"""Parts of the recipe that switch methods on top of BRIDGE on: labels mixed per token. Off by default.
+
+A method that is off is no part of a fingerprint: `meant()` names the values that shape a result, and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from bridge_edge.recipe_task import Spec
+
+MIX_READS = {"static": ("share",), "curriculum": ("share", "rise"), "power": ("gamma",), "risk": ("alpha",)}
+DIVERGENCE_READS = {"skew": ("skew",), "alpha-beta": ("ab",)}
+
+
+class KdSpec(Spec):
+    """Hard and soft labels mixed per token in the student's tutoring (Bridge-Garden, arXiv 2605.26246):
+    l = lambda * D(TA, student) + (1 - lambda) * NLL(label). What each name means exactly stands in train/hybrid.py."""
+
+    mix: Literal[
+        "none", "hard", "soft", "static", "confidence", "confidence-label", "entropy", "power", "curriculum", "risk"
+    ] = Field("none", description="what gives lambda; hard trains as none does, and measures what the others measure")
+    divergence: Literal["forward", "reverse", "js", "skew", "alpha-beta"] = Field(
+        "forward", description="D: forward KL(TA || student), reverse KL, Jensen-Shannon, skewed KL, alpha-beta"
+    )
+    label: Literal["dataset", "argmax", "sample"] = Field(
+        "dataset", description="the hard label: the token in the data, the TA's most probable one, or one it draws"
+    )
+    share: float = Field(0.2, ge=0, le=1, description="lambda of static, and the end of curriculum")
+    rise: float = Field(0.2, ge=0, le=1, description="curriculum: share of the steps in which lambda rises")
+    gamma: float = Field(0.1, gt=0, lt=1, description="power: the exponent")
+    alpha: float = Field(0.05, ge=0, description="risk: weight of the squared residual")
+    skew: float = Field(0.1, ge=0, le=1, description="divergence skew: the TA's share of the mixture")
+    ab: tuple[float, float] = Field((0.2, 0.7), description="divergence alpha-beta: alpha and beta")
+
+    @field_validator("ab")
+    @classmethod
+    def _defined(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if min(abs(value[0]), abs(value[1]), abs(sum(value))) < 1e-6:
+            raise ValueError(f"{list(value)} gives no divergence; alpha, beta and their sum must not be 0")
+        return value
+
+    @model_validator(mode="after")
+    def _known_risk(self) -> KdSpec:
+        if self.mix == "risk" and self.label != "dataset":
+            raise ValueError(f"mix=risk knows no label={self.label}; its residual is of the data's tokens")
+        return self
+
+    @property
+    def on(self) -> bool:
+        return self.mix != "none"
+
+    def meant(self) -> dict[str, Any]:
+        """The values that shape the student; none where the method is off."""
+        if not self.on:
+            return {}
+        names = {"mix", *MIX_READS.get(self.mix, ())}
+        if self.mix not in ("soft", "risk"):
+            names.add("label")
+        if self.mix not in ("hard", "risk"):
+            names |= {"divergence", *DIVERGENCE_READS.get(self.divergence, ())}
+        return self.model_dump(mode="json", include=names)
