@@ -1,9 +1,9 @@
 """k-quant some rows at a time: the builder's quantiser holds a dozen copies of the matrix that it works on.
 
-For the table of a real vocabulary (136 million weights at the shape of Qwen2.5-0.5B) that is eight gigabytes, in 64 bits
-at the end. A block of weights shares nothing with the next one, so the same function is handed rows of whole blocks and
-its results are put together: equal to the bit, at the memory of one part. Not covered: the other algorithms, which
-already work within what the model itself takes.
+For the table of a real vocabulary (136 million weights at the shape of Qwen2.5-0.5B) that is eight gigabytes. A block
+of weights shares nothing with the next one, so the same function is handed rows of whole blocks and its results are put
+together: equal to the bit, at the memory of one part. Not covered: the other algorithms, which already work within what
+the model itself takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Quantiser = Callable[[np.ndarray, int, int], Quantised]
 
 
 def in_parts(whole: Quantiser) -> Quantiser:
-    """`whole` on a few rows at a time. A row is a whole number of blocks; codes come back in the byte that they need."""
+    """`whole` on a few rows at a time. A row is a whole number of blocks; codes come back as the bytes they are."""
 
     def quantise(data: np.ndarray, num_bits: int = 4, group_size: int = 32) -> Quantised:
         step = max(1, PART // data.shape[1])
