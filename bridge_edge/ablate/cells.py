@@ -10,17 +10,16 @@ Not covered: several cells at once.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bridge_edge.ablate.grid import TARGETS, Arm, Experiment
+from bridge_edge.ablate.labels import label_figures
 from bridge_edge.distill import distill
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores
@@ -110,21 +109,6 @@ def all_cells(experiments: Sequence[Experiment], seeds: Sequence[int], setting: 
     return list(found.values())
 
 
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """One process a grid."""
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UserError(f"another process is working in {folder}", "wait for it, or stop it") from None
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
 def run_cells(cells: Sequence[Cell], setting: Setting, out: Path) -> Results:
     """Bring all cells up to date; one that fails is named, keeps no result and does not stop the others."""
     results = Results.read(out / RESULTS)
@@ -167,6 +151,7 @@ def run_cell(cell: Cell, setting: Setting, results: Results) -> None:
         "words": list(cell.words), "who": cell.who, "run": run.path.name, "sets": sets,
         "teacher": {name: summary["teacher"][name] for name in ("queries", "usd", "tokens", "pool")},
         "annotate": {k: v for k, v in notes.items() if isinstance(v, (int, float))},
+        "labels": label_figures(stages.get(TARGETS["student"], {}).get("metrics", {})) if cell.who == "student" else {},
         "seconds": round(time.time() - start, 1),
     })  # fmt: skip
 

@@ -227,6 +227,21 @@ def rounds(recipe: Recipe) -> Experiment:
     return Experiment("rounds", question, tuple(arms), tuple(claims))
 
 
+MIXTURES = {
+    "static": (), "confidence": (), "confidence-label": (), "entropy": (), "power": (), "curriculum": (), "risk": (),
+    "static, reverse KL": ("kd.divergence=reverse",), "static, Jensen-Shannon": ("kd.divergence=js",),
+}  # fmt: skip
+
+
+def mixed_labels(recipe: Recipe) -> Experiment:
+    hard, soft = Arm("hard labels only", ("kd.mix=hard",)), Arm("soft labels only", ("kd.mix=soft",))
+    arms = [Arm(name, (f"kd.mix={name.partition(',')[0]}", *words)) for name, words in MIXTURES.items()]
+    claims = tuple(Claim(f"{arm.name}: better than {alone.name}", arm.name, alone.name)
+                   for arm in arms for alone in (hard, soft))  # fmt: skip
+    question = "Do hard and soft labels mixed per token make a better student than either alone?"
+    return Experiment("labels", question, (hard, soft, *arms), claims)
+
+
 EXPERIMENTS: dict[str, tuple[Callable[[Recipe], Experiment], str]] = {
     "budget-vs-random": (budget_vs_random, "selected against random items at 3 and 5 %"),
     "alignment": (alignment, "with and without instruction alignment"),
@@ -237,6 +252,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[Recipe], Experiment], str]] = {
     "ta": (assistants, "the assistant, one as small as the student, and none"),
     "shift": (shift, "a warm-up on half the kinds of items"),
     "rounds": (rounds, "the budget in 1, 2 and 4 rounds"),
+    "labels": (mixed_labels, "hard labels, the assistant's distribution, and mixtures per token (kd.mix)"),
 }
 FIRST = ("budget-vs-random", "alignment", "direct-vs-bridge")
 """The paper's three first experiments, run where none is named."""

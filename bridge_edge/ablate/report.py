@@ -16,6 +16,7 @@ from typing import Any
 from bridge_edge.ablate.bootstrap import DRAWS, Comparison, Interval, compare, rate
 from bridge_edge.ablate.cells import Results, Setting, cell_of
 from bridge_edge.ablate.grid import Arm, Claim, Experiment
+from bridge_edge.ablate.labels import FIGURES, label_table
 
 HOLDS, FAILS, OPEN, NOTHING = "holds", "does not hold", "not decided", "not measured"
 WHAT = {"correct": "right", "parsed": "readable"}
@@ -62,6 +63,7 @@ def arm_result(arm: Arm, found: dict[int, dict[str, Any]], part: str) -> dict[st
         "usd": mean([row["teacher"]["usd"] for row in rows]),
         "wrong_steps": mean([row["annotate"].get("right_answer_wrong_steps") for row in rows]),
         "kept": mean([row["annotate"].get("kept") for row in rows]),
+        "labels": {name: mean([row.get("labels", {}).get(name) for row in rows]) for name in FIGURES},
     }
 
 
@@ -134,7 +136,7 @@ def markdown(
         for part, found in experiment["sets"].items():
             if len(experiment["sets"]) > 1:
                 lines += [f"### On {TITLES[part]}", ""]
-            lines += [*arm_table(found["arms"]), "", *claim_table(found["claims"]), ""]
+            lines += [*arm_table(found["arms"]), "", *label_table(found["arms"]), *claim_table(found["claims"]), ""]
             lines += [*(told(claim) for claim in found["claims"]), ""]
         lines += [f"![{file}]({file})\n" for file in (drawn or {}).get(name, ())]
     if failed:

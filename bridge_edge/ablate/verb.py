@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bridge_edge.ablate.cells import Cell, Setting, all_cells, lock, run_cells
+from bridge_edge.ablate.cells import Cell, Setting, all_cells, run_cells
 from bridge_edge.ablate.figures import figures
 from bridge_edge.ablate.grid import EXPERIMENTS, FIRST, experiments
 from bridge_edge.ablate.report import markdown, summarise
@@ -69,7 +69,7 @@ def ablate(words: Sequence[str], setting: Setting, smoke: bool = False, paid: bo
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {out}: {error.strerror}", "choose another folder with --runs-dir") from error
-    with lock(out):
+    with one_process(out):
         results = run_cells(cells, setting, out)
         tables = summarise(chosen, seeds, setting, results)
         failed = [f"{cell.who} of {' '.join(cell.words)}: {results.failed[cell.id]}"

@@ -11,6 +11,7 @@ import pytest
 from bridge_edge.ablate.bootstrap import Comparison, Interval
 from bridge_edge.ablate.cells import Results, Setting, cell_of
 from bridge_edge.ablate.grid import Arm, Claim, Experiment
+from bridge_edge.ablate.labels import label_figures
 from bridge_edge.ablate.report import FAILS, HOLDS, NOTHING, OPEN, markdown, summarise, verdict
 
 A, B = Arm("ours", ("student.lr=1e-3",)), Arm("theirs", ("student.lr=2e-3",), "baseline")
@@ -111,3 +112,23 @@ def test_what_was_measured_of_a_model_serves_every_cell_that_comes_to_it(tmp_pat
     kept = results(tmp_path, row(A, 0, "11") | {"key": "model"}, row(B, 0, "10"))
     assert kept.measured("model") == row(A, 0, "11")["sets"]
     assert kept.measured("another") is None
+
+
+def test_arms_that_mix_labels_have_a_table_of_their_own(tmp_path: Path) -> None:
+    metrics = {"tokens": 900, "seconds": 3.0, "loss": 0.1, "kd": {"mix": "static", "exposure_bias": 0.125}}
+    assert label_figures({"tokens": 900, "seconds": 3.0}) == {}
+    mixed = label_figures(metrics)
+    assert mixed == {"tokens": 900, "seconds": 3.0, "exposure_bias": 0.125}
+    more = label_figures(metrics | {"tokens": 1100})
+    kept = results(
+        tmp_path,
+        row(A, 0, "11") | {"labels": mixed},
+        row(A, 1, "10") | {"labels": more},
+        *(row(B, seed, "10") for seed in (0, 1)),
+    )
+    text = markdown("A title", summarise([TRIAL], range(2), SETTING, kept), [])
+    assert "| ours | - | - | - | +0.1250 | 1,000 | 3 |" in text
+    assert "| theirs | - | - |" not in text
+    (tmp_path / "other").mkdir()
+    plain = results(tmp_path / "other", *(row(arm, 0, "11") for arm in (A, B)))
+    assert "exposure bias" not in markdown("A title", summarise([TRIAL], [0], SETTING, plain), [])
