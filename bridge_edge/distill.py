@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 from bridge_edge.generate.writers import check_engine
 from bridge_edge.mixing import check_shared
 from bridge_edge.phases import Context
@@ -83,9 +83,8 @@ def check_device(name: str) -> None:
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         hint = "leave it out for the CPU, or see `bridge-edge doctor`"
-        raise UserError(f"cannot use --device {name}: {first}", hint) from error
+        raise UserError(f"cannot use --device {name}: {first_line(error)}", hint) from error
 
 
 def summarise(run: Run, recipe: Recipe) -> dict[str, Any]:

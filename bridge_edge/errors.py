@@ -15,6 +15,11 @@ class UserError(Exception):
         self.hint = hint
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in at most one line; its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def unknown(kind: str, value: str, choices: Iterable[str]) -> UserError:
     """A UserError for a name that is not among `choices`, with the nearest one suggested."""
     names = sorted(choices)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 from bridge_edge.run import latest, sha256_file
 
 SUMS, SIGNATURE, REJECTED = "SHA256SUMS", "model.sig", "REJECTED.txt"
@@ -117,8 +117,7 @@ def _refusing(action: str, hint: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise CheckError(f"{action}: {first or type(error).__name__}", hint) from None
+        raise CheckError(f"{action}: {first_line(error)}", hint) from None
 
 
 def _key(path: Path, kind: str) -> Path:

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 
 Shape = tuple[int, ...]
 MOST_LAYERS = 10_000
@@ -39,8 +39,7 @@ def read_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot read {path}: {first}", "give a folder in hub layout") from None
+        raise UserError(f"cannot read {path}: {first_line(error)}", "give a folder in hub layout") from None
 
 
 def count_parameters(folder: Path) -> int:
@@ -55,7 +54,7 @@ def stored(folder: Path) -> dict[str, Shape]:
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="pt") as handle:
-                shapes = {n: tuple(handle.get_slice(n).get_shape()) for n in handle.keys()}  # noqa: SIM118
+                shapes = {n: tuple(handle.get_slice(n).get_shape()) for n in handle.keys()}  # noqa: SIM118  no mapping
         except Exception as error:
             raise UserError(f"{file} cannot be read: {error}", "save or copy the checkpoint again") from None
         twice = sorted(set(found) & set(shapes))
@@ -71,8 +70,9 @@ def expected(config: Any, folder: Path) -> dict[str, Shape]:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder / 'config.json'} describes no model: {first}", "restore it from the source") from None
+        raise UserError(
+            f"{folder / 'config.json'} describes no model: {first_line(error)}", "restore it from the source"
+        ) from None
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
     if config.tie_word_embeddings:
         shapes.pop("lm_head.weight", None)
@@ -105,7 +105,7 @@ def check_finite(folder: Path) -> None:
     """No weight is NaN or infinite; for exporters that would round such a block to something without a word."""
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as handle:
-            for name in handle.keys():  # noqa: SIM118
+            for name in handle.keys():  # noqa: SIM118  a handle is no mapping
                 tensor = handle.get_tensor(name)
                 if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                     raise UserError(

@@ -19,7 +19,7 @@ from typing import Any
 from bridge_edge.data.card import Card
 from bridge_edge.data.files import ANSWER_ALIASES, read_rows, to_samples
 from bridge_edge.data.samples import Sample, Task
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_task import DataSpec
 
@@ -150,9 +150,9 @@ def read_hub(data: DataSpec) -> list[dict[str, Any]]:
     try:
         return [dict(row) for row in load_dataset(data.hub, data.hub_config, split=data.split)]
     except Exception as error:  # the library raises many kinds, of which none is for users
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"cannot load the dataset {data.hub!r}: {first}", "check its name, or download it and set data.path"
+            f"cannot load the dataset {data.hub!r}: {first_line(error)}",
+            "check its name, or download it and set data.path",
         ) from error
 
 

@@ -21,7 +21,7 @@ from transformers.generation import ContinuousBatchingConfig
 
 from bridge_edge.data.encode import prompt_ids
 from bridge_edge.data.samples import Sample
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 from bridge_edge.generate.drafts import Draft, Wish
 from bridge_edge.progress import Advance
 from bridge_edge.train.loop import use_bf16
@@ -58,7 +58,7 @@ class ContinuousWriter:
         try:
             found = self.model.generate_batch(ids, config, settings, progress_bar=False)
         except Exception as error:  # the library raises many kinds, of which none is for users
-            raise UserError(f"transformers cannot batch this model continuously: {_first(error)}", HINT) from error
+            raise UserError(f"transformers cannot batch this model continuously: {first_line(error)}", HINT) from error
         advance(len(items), "")
         yield from self._drafts(list(found.values()), len(items))
 
@@ -99,7 +99,3 @@ def hash_of(seeds: Sequence[tuple[int, int]]) -> int:
         for number in pair:
             mixed = (mixed * 1_000_003 + number) % (1 << 32)
     return mixed
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

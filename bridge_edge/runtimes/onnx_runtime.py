@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime_genai as og
 
 from bridge_edge.data.card import Card
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 from bridge_edge.runtimes.onnx_check import check_external, read_config
 from bridge_edge.runtimes.torch_runtime import chat_ids, load_tokenizer
 
@@ -75,8 +75,9 @@ class ONNXRuntime:
             generator = og.Generator(self._model, params)
             generator.append_tokens(np.array([list(ids)], dtype=np.int32))
         except RuntimeError as error:
-            first = (str(error).splitlines() or ["no reason given"])[0]
-            raise UserError(f"onnxruntime cannot run {self.path}: {first[:300]}", "export the model again") from None
+            raise UserError(
+                f"onnxruntime cannot run {self.path}: {first_line(error)}", "export the model again"
+            ) from None
         return generator
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:

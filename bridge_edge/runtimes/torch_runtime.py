@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from bridge_edge.data.card import Card
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 
 ROWS = 32  # prompts a batch
 transformers_logging.disable_progress_bar()  # loading a small model is no work worth a bar
@@ -32,7 +32,7 @@ def end_tokens(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:
             found.append(GenerationConfig.from_pretrained(folder).eos_token_id)
         except Exception as error:
             raise UserError(
-                f"cannot read {folder / 'generation_config.json'}: {_first(error)}", "mend the file, or remove it"
+                f"cannot read {folder / 'generation_config.json'}: {first_line(error)}", "mend the file, or remove it"
             ) from None
     ids: set[int] = set()
     for item in found:
@@ -46,7 +46,7 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise UserError(
-            f"cannot read the tokenizer in {folder}: {_first(error)}", "save it there in hub layout"
+            f"cannot read the tokenizer in {folder}: {first_line(error)}", "save it there in hub layout"
         ) from None
 
 
@@ -59,13 +59,8 @@ def chat_ids(tokenizer: Any, folder: Path, prompt: str) -> list[int]:
             [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
         )
     except Exception as error:  # a template is code of the model's maker and may raise anything
-        raise UserError(f"the chat template in {folder} fails: {_first(error)}", "mend the template") from None
+        raise UserError(f"the chat template in {folder} fails: {first_line(error)}", "mend the template") from None
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _first(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 class TorchRuntime:
@@ -86,7 +81,7 @@ class TorchRuntime:
             ).eval()
         except Exception as error:
             raise UserError(
-                f"cannot load the model in {path}: {_first(error)}", "it needs config.json and complete safetensors"
+                f"cannot load the model in {path}: {first_line(error)}", "it needs config.json and complete safetensors"
             ) from None
         self.vocab_size = int(self.model.get_output_embeddings().weight.shape[0])
         self.context_length = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 from bridge_edge.progress import Advance
 from bridge_edge.recipe_models import OWN_EMBEDDINGS
 
@@ -37,10 +37,9 @@ def sentence_vectors(model: str, texts: Sequence[str], device: str, advance: Adv
             model, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
         )
     except Exception as error:  # the library raises many kinds, of which none is for users
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         where = "the folder needs modules.json and *.safetensors" if Path(model).is_dir() else "check its name"
         raise UserError(
-            f"cannot load the embedding model select.embeddings={model!r}: {first}",
+            f"cannot load the embedding model select.embeddings={model!r}: {first_line(error)}",
             f"{where} (`bridge-edge doctor` tells whether the hub can be reached), or set "
             f"select.embeddings={OWN_EMBEDDINGS}",
         ) from error

@@ -19,7 +19,7 @@ from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
 
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 from bridge_edge.prices import Price
 from bridge_edge.run import digest_tree
 from bridge_edge.runtimes.base import Runtime
@@ -134,8 +134,7 @@ def find_model(model: str) -> Path:
     except UserError:
         raise
     except Exception as error:  # the library raises many kinds, of which none is for users
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"teacher.model={model!r} is no file or folder here, and the hub does not give it: {first}",
+            f"teacher.model={model!r} is no file or folder here, and the hub does not give it: {first_line(error)}",
             "give a folder with config.json and safetensors, a .gguf file, or a hub id that this machine can reach",
         ) from None

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from bridge_edge.data.card import Card
-from bridge_edge.errors import UserError, unknown
+from bridge_edge.errors import UserError, first_line, unknown
 from bridge_edge.recipe_models import LoraSpec, ModelSpec
 from bridge_edge.train.attention import use_fast_attention
 
@@ -41,7 +41,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(where)
     except Exception as error:  # the library raises many kinds, of which none is for users
-        raise UserError(f"cannot load the tokenizer of {model!r}: {_first_line(error)}", _reach(model)) from error
+        raise UserError(f"cannot load the tokenizer of {model!r}: {first_line(error)}", _reach(model)) from error
     if not tokenizer.chat_template:
         raise UserError(
             f"the tokenizer of {model!r} has no chat template", "choose an instruct model, or add chat_template.jinja"
@@ -57,14 +57,10 @@ def load_model(model: str, device: str = "cpu") -> PreTrainedModel:
     try:
         loaded = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, use_safetensors=True)
     except Exception as error:  # the library raises many kinds, of which none is for users
-        raise UserError(f"cannot load the model {model!r}: {_first_line(error)}", _reach(model)) from error
+        raise UserError(f"cannot load the model {model!r}: {first_line(error)}", _reach(model)) from error
     loaded.to(device)  # type: ignore[arg-type]  # the library's decorator hides the signature
     use_fast_attention(loaded)
     return loaded
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _reach(model: str) -> str:
@@ -81,7 +77,7 @@ def attach_lora(model: PreTrainedModel, spec: LoraSpec) -> PreTrainedModel:
     config = LoraConfig(
         r=spec.r, lora_alpha=spec.alpha, lora_dropout=spec.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
-    return get_peft_model(model, config)  # type: ignore[return-value]
+    return get_peft_model(model, config)  # type: ignore[return-value]  # a wrapper, which hands all on to the model
 
 
 def prepare(path: str, spec: ModelSpec, device: str = "cpu") -> PreTrainedModel:
