@@ -18,19 +18,6 @@ PI_THROTTLED = "devices/platform/soc/soc:firmware/get_throttled"  # Raspberry Pi
 PI_NOW = 0b1111  # the bits that hold at this moment; the others remember
 
 
-def read(path: Path) -> str | None:
-    """A small file's text, or None."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-
-
-def number(path: Path) -> int | None:
-    text = read(path)
-    return int(text) if text and text.lstrip("-").isdigit() else None
-
-
 @dataclass(frozen=True)
 class Sensors:
     """Readings from a /proc and a /sys."""
@@ -40,7 +27,7 @@ class Sensors:
 
     def clocks(self) -> tuple[float, float | None]:
         """Seconds, summed over all cores, in which the processor worked, and in which the hypervisor kept it away."""
-        text = read(self.proc / "stat")
+        text = host.read(self.proc / "stat")
         line = next((s for s in (text or "").splitlines() if s.startswith("cpu ")), None)
         if line is None:
             cpu = psutil.cpu_times()
@@ -54,32 +41,32 @@ class Sensors:
         return (user + nice + system + irq + soft) / second, steal_ticks / second if len(ticks) > 7 else None
 
     def load(self) -> float:
-        text = read(self.proc / "loadavg")
+        text = host.read(self.proc / "loadavg")
         return float(text.split()[0]) if text else psutil.getloadavg()[0]
 
     def pressure(self) -> float | None:
         """Seconds so far in which some task waited for a core."""
-        for line in (read(self.proc / "pressure/cpu") or "").splitlines():
+        for line in (host.read(self.proc / "pressure/cpu") or "").splitlines():
             if line.startswith("some "):
                 return int(line.rpartition("total=")[2]) / 1e6
         return None
 
     def megahertz(self) -> float | None:
         """The fastest core's clock now: of several, only the ones at work run at speed."""
-        found = [number(p) for p in self.sys.glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")]
+        found = [host.number(p) for p in self.sys.glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")]
         known = [n / 1000 for n in found if n]
         if known:
             return max(known)
-        lines = (read(self.proc / "cpuinfo") or "").splitlines()
+        lines = (host.read(self.proc / "cpuinfo") or "").splitlines()
         values = [float(s.partition(":")[2]) for s in lines if s.startswith("cpu MHz")]
         return max(values) if values else None
 
     def governor(self) -> str | None:
-        return read(self.sys / "devices/system/cpu/cpu0/cpufreq/scaling_governor")
+        return host.read(self.sys / "devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
     def celsius(self) -> float | None:
         """The hottest thermal zone."""
-        found = [number(p) for p in self.sys.glob("class/thermal/thermal_zone*/temp")]
+        found = [host.number(p) for p in self.sys.glob("class/thermal/thermal_zone*/temp")]
         known = [n / 1000 for n in found if n is not None and n > 0]
         return max(known) if known else None
 
@@ -91,7 +78,7 @@ class Sensors:
 
     def firmware_limited(self) -> bool | None:
         """Whether a Raspberry Pi's firmware holds the clock down at this moment."""
-        text = read(self.sys / PI_THROTTLED)
+        text = host.read(self.sys / PI_THROTTLED)
         try:
             return bool(int(text, 16) & PI_NOW) if text else None
         except ValueError:

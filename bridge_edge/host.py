@@ -59,7 +59,7 @@ def cpu_features(cpuinfo: Path = CPUINFO) -> list[str]:
 def _cpuinfo(path: Path) -> dict[str, str]:
     """Fields of the first processor, and those that stand once at the end on Arm boards."""
     fields: dict[str, str] = {}
-    text = _read(path)
+    text = read(path)
     for line in text.splitlines() if text else []:
         key, colon, value = line.partition(":")
         if colon:
@@ -74,15 +74,17 @@ def _sysctl(name: str) -> str:
     return done.stdout.strip()
 
 
-def _read(path: Path) -> str | None:
+def read(path: Path) -> str | None:
+    """The text of a small file of the system, or None."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
 
 
-def _number(path: Path) -> int | None:
-    text = _read(path)
+def number(path: Path) -> int | None:
+    """The whole number that such a file holds, or None."""
+    text = read(path)
     return int(text) if text and text.lstrip("-").isdigit() else None
 
 
@@ -95,11 +97,11 @@ def affinity() -> int:
 
 def cpu_quota(root: Path = CGROUP) -> float | None:
     """Cores' worth of time that the cgroup allows, or None without a limit."""
-    both = _read(root / "cpu.max")
+    both = read(root / "cpu.max")
     if both:
         quota, _, period = both.partition(" ")
         return None if quota == "max" else int(quota) / int(period or 100_000)
-    quota_us, period_us = _number(root / "cpu/cpu.cfs_quota_us"), _number(root / "cpu/cpu.cfs_period_us")
+    quota_us, period_us = number(root / "cpu/cpu.cfs_quota_us"), number(root / "cpu/cpu.cfs_period_us")
     return quota_us / period_us if quota_us and quota_us > 0 and period_us else None
 
 
@@ -112,7 +114,7 @@ def usable_cores(root: Path = CGROUP) -> int:
 def memory_limit(root: Path = CGROUP) -> int | None:
     """Bytes that the cgroup allows, or None without a limit."""
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        value = _number(root / name)
+        value = number(root / name)
         if value is not None:
             return value if value < NO_LIMIT else None
     return None
@@ -122,14 +124,14 @@ def memory_available(root: Path = CGROUP) -> int:
     """Bytes this process could still take: what is free on the machine, and under the cgroup's limit."""
     free = psutil.virtual_memory().available
     limit = memory_limit(root)
-    used = _number(root / "memory.current") or _number(root / "memory/memory.usage_in_bytes") or 0
+    used = number(root / "memory.current") or number(root / "memory/memory.usage_in_bytes") or 0
     return free if limit is None else max(0, min(free, limit - used))
 
 
 def cpu_throttled(root: Path = CGROUP) -> int | None:
     """How often the cgroup's quota has stopped this group so far."""
     for name in ("cpu.stat", "cpu/cpu.stat"):
-        for line in (_read(root / name) or "").splitlines():
+        for line in (read(root / name) or "").splitlines():
             if line.startswith("nr_throttled "):
                 return int(line.split()[1])
     return None
@@ -137,6 +139,6 @@ def cpu_throttled(root: Path = CGROUP) -> int | None:
 
 def thermal_throttles(root: Path = Path("/sys/devices/system/cpu")) -> int | None:
     """Sum of the processor's own thermal throttling counts, where the kernel has them."""
-    counts = [_number(p) for p in root.glob("cpu[0-9]*/thermal_throttle/package_throttle_count")]
+    counts = [number(p) for p in root.glob("cpu[0-9]*/thermal_throttle/package_throttle_count")]
     known = [c for c in counts if c is not None]
     return sum(known) if known else None

@@ -94,6 +94,20 @@ def run_path(runs_dir: Path, recipe: Recipe) -> Path:
     return runs_dir / f"{recipe.name}-{digest}"
 
 
+@contextmanager
+def one_process(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; a second process is told so."""
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is working in {folder}", "wait for it, or stop it") from None
+        yield
+    finally:
+        os.close(handle)
+
+
 class Run:
     """One run directory. `manifest` is the parsed manifest.json; `save()` replaces it atomically."""
 
@@ -158,17 +172,9 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One process a run: a second one is told so instead of mixing its files in."""
-        handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise UserError(f"another process is working in {self.path}", "wait for it, or stop it") from None
-        try:
+        with one_process(self.path):
             self.read()
             yield
-        finally:
-            os.close(handle)
 
 
 def all_runs(runs_dir: Path) -> list[Run]:

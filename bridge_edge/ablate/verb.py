@@ -21,7 +21,7 @@ from bridge_edge.distill import check_device
 from bridge_edge.errors import UserError, unknown
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
-from bridge_edge.run import run_path, write_atomic
+from bridge_edge.run import one_process, run_path, write_atomic
 from bridge_edge.teacher.make import API
 
 SMOKE = (

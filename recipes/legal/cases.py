@@ -10,6 +10,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from bridge_edge.data.places import STATES
+
 LIMIT = 75_000
 PEOPLE = """
 James Mary Robert Patricia John Jennifer Michael Linda David Elizabeth William Barbara Richard Susan
@@ -20,24 +22,6 @@ Gary Anna Eric Ruth Stephen Brenda Emma Olivia Noah Liam Sophia Ava Mia Lucas He
 Evelyn Elijah Theodore Benjamin Charlotte Isabella Oliver Maya Priya Diego Wei Omar Fatima Ravi
 Sofia Hugo Ingrid Pedro Aisha Kofi Yuki Elena Marcus Nadia Tobias Greta Felix Clara Simon Iris
 """.split()
-STATES = """
-Alabama Alaska Arizona Arkansas California Colorado Connecticut Delaware Florida Georgia Hawaii
-Idaho Illinois Indiana Iowa Kansas Kentucky Louisiana Maine Maryland Massachusetts Michigan
-Minnesota Mississippi Missouri Montana Nebraska Nevada Ohio Oklahoma Oregon Pennsylvania Tennessee
-Texas Utah Vermont Virginia Washington Wisconsin Wyoming
-""".split()
-STATES += [
-    "New York",
-    "New Jersey",
-    "New Mexico",
-    "New Hampshire",
-    "North Carolina",
-    "South Carolina",
-    "North Dakota",
-    "South Dakota",
-    "West Virginia",
-    "Rhode Island",
-]
 CAUSES = """negligence;defamation;trespass;breach of contract;medical malpractice;legal malpractice;wrongful eviction;
 copyright infringement;patent infringement;trademark infringement;securities fraud;fraud;battery;conversion;
 unpaid wages;product liability;nuisance;breach of warranty""".replace("\n", "").split(";")

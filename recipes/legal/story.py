@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from bridge_edge.recipes.legal.cases import FORMS, PEOPLE, STATES, Case, Party
+from bridge_edge.data.places import STATES
+from bridge_edge.recipes.legal.cases import FORMS, PEOPLE, Case, Party
 
 QUESTION = "Is there diversity jurisdiction?"
 HOMES = (

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bridge_edge.data.places import STATES
 from bridge_edge.data.pool import near_duplicates
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
-from bridge_edge.recipes.legal.cases import FORMS, PEOPLE, STATES, case_from
+from bridge_edge.recipes.legal.cases import FORMS, PEOPLE, case_from
 from bridge_edge.recipes.legal.story import QUESTION
 from bridge_edge.recipes.legal.task import TASK
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from bridge_edge.data.places import STATES
+
 Item = tuple[str, str, str, str]
 
 FIRST = """
@@ -25,29 +27,11 @@ Valerie Veronica Victor Victoria Vincent Viola Violet Virgil Wanda Warren Wayne 
 Yara Yvonne Zachary Zara
 """.split()
 
-PLACES = """
-Alabama Alaska Arizona Arkansas California Colorado Connecticut Delaware Florida Georgia Hawaii
-Idaho Illinois Indiana Iowa Kansas Kentucky Louisiana Maine Maryland Massachusetts Michigan
-Minnesota Mississippi Missouri Montana Nebraska Nevada Ohio Oklahoma Oregon Pennsylvania Tennessee
-Texas Utah Vermont Virginia Washington Wisconsin Wyoming France Spain Italy Kenya Peru Japan Norway
-Brazil Canada Chile Egypt Ghana India Poland
-""".split()
-
-PLACES += [
-    "New York",
-    "New Jersey",
-    "New Mexico",
-    "New Hampshire",
-    "North Carolina",
-    "South Carolina",
-    "North Dakota",
-    "South Dakota",
-    "West Virginia",
-    "Rhode Island",
-    "Costa Rica",
-    "Sri Lanka",
-    "South Korea",
-    "New Zealand",
+PLACES = [
+    *(state for state in STATES if " " not in state),
+    *"France Spain Italy Kenya Peru Japan Norway Brazil Canada Chile Egypt Ghana India Poland".split(),
+    *(state for state in STATES if " " in state),
+    *("Costa Rica", "Sri Lanka", "South Korea", "New Zealand"),
 ]
 
 THINGS = """

@@ -62,8 +62,7 @@ def addition(rng: random.Random) -> Item:
     style = rng.random()
     if style < 0.35:
         values = [thousands(rng) for _ in range(k)]
-        mark = rng.choice(("", "$"))
-        text: Callable[[int], str] = lambda v: f"{mark}{v:,}"  # noqa: E731
+        text: Callable[[int], str] = rng.choice(("{:,}", "${:,}")).format
     elif style < 0.75:
         values = [magnitude(rng) for _ in range(k)]
         text = str
