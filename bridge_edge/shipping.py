@@ -177,6 +177,8 @@ def export_text(results: Sequence[dict[str, Any]]) -> str:
                 f"  accuracy on {a['n']} dev items {a['accuracy_b']:.1%}, before {a['accuracy_a']:.1%}: "
                 f"{100 * a['difference']:.1f} points lost (95 % interval {low:.1f} to {high:.1f})"
             )
+        if parity.get("through", "").startswith("torch"):
+            lines.append(f"  checked through {parity['through']}")
         if r["fallbacks"]:
             lines.append(f"  {len(r['fallbacks'])} tensors in another type, e.g. {r['fallbacks'][0]}")
         if r.get("search"):

@@ -25,6 +25,7 @@ from bridge_edge.export.journal import journal_path
 from bridge_edge.export.layout import write_layout
 from bridge_edge.export.parity import DEFAULT_PROMPTS, MAX_NEW_TOKENS, ParityError, compare
 from bridge_edge.export.wish import NOTHING, Wish
+from bridge_edge.runtimes.base import MissingRuntime, Runtime
 from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.runtimes.torch_runtime import load_tokenizer
 
@@ -108,7 +109,6 @@ def export_student(
 
 def _gguf(folder: Path, partial: Path, quant: str, prompts: Prompts, threads: int | None, wish: Wish) -> Exported:
     from bridge_edge.export import quantize
-    from bridge_edge.export.gguf_tokenizer import verify_tokens
     from bridge_edge.export.gguf_writer import load_config
     from bridge_edge.export.imatrix import collect
 
@@ -116,6 +116,8 @@ def _gguf(folder: Path, partial: Path, quant: str, prompts: Prompts, threads: in
     check_weights(folder)
     card = Card.load(folder)
     name = re.sub(r"[^\w.-]+", "-", card.recipe if card else folder.resolve().name).strip("-.") or "student"
+    if quant not in quantize.DIRECT or wish.types:
+        quantize.native_quantiser(quant)
     path = partial / f"{name}-{quant}.gguf"
     searched: dict[str, Any] | None = None
     if quant == quantize.AUTO:
@@ -128,8 +130,6 @@ def _gguf(folder: Path, partial: Path, quant: str, prompts: Prompts, threads: in
         weighs = wish.calibration and quant in quantize.NATIVE
         mix = quantize.Mix(collect(folder, wish.calibration, threads) if weighs else {}, wish.types)
         header, used = quantize.make_gguf(folder, path, quant, name, threads, mix), len(mix.importance)
-    texts = [p.prompt if isinstance(p, Sample) else p for p in prompts]
-    verify_tokens(path, folder, load_tokenizer(folder), texts)
     size, bits, other = path.stat().st_size, header.bits_per_weight, quantize.fallbacks(header, quant)
     return Exported(path, "gguf", quant, size, bits, other, importance=used, search=searched)
 
@@ -156,13 +156,29 @@ def _parity(folder: Path, made: Exported, prompts: Prompts, threads: int | None)
     new = (
         MAX_NEW_TOKENS if card is None else card.max_new_tokens if scored else min(card.max_new_tokens, MAX_NEW_TOKENS)
     )
+    shipped, through = _shipped(folder, made, [t.prompt if isinstance(t, Sample) else t for t in texts], threads)
     original = load_runtime(folder, threads)
-    shipped = load_runtime(made.path, threads)
     try:
-        return compare(original, shipped, texts, new).report(made.quant)
+        return {"through": through, **compare(original, shipped, texts, new).report(made.quant)}
     finally:
         shipped.close()
         original.close()
+
+
+def _shipped(folder: Path, made: Exported, texts: list[str], threads: int | None) -> tuple[Runtime, str]:
+    """The export in the runtime that it is for, its tokenizer checked, and that runtime's name. A GGUF file without
+    llama.cpp is read back into torch."""
+    if made.fmt != "gguf":
+        return load_runtime(made.path, threads), "onnxruntime-genai"
+    from bridge_edge.export.gguf_tokenizer import verify_tokens
+
+    try:
+        verify_tokens(made.path, folder, load_tokenizer(folder), texts)
+    except MissingRuntime:
+        from bridge_edge.export.readback import THROUGH, ReadBack
+
+        return ReadBack(folder, made.path, threads), THROUGH
+    return load_runtime(made.path, threads), "llama.cpp"
 
 
 def _rejected(partial: Path, out_dir: Path, done: Exported) -> ParityError:

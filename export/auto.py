@@ -16,7 +16,8 @@ from bridge_edge.errors import UserError
 from bridge_edge.export import imatrix
 from bridge_edge.export.gguf_writer import write_gguf
 from bridge_edge.export.journal import Journal, journal_path
-from bridge_edge.export.quantize import Mix, requantise
+from bridge_edge.export.llama_quantiser import requantise
+from bridge_edge.export.quantize import Mix
 from bridge_edge.export.search import BASE, journal_key, search
 from bridge_edge.export.sensitivity import Proxy, Sensitivity
 from bridge_edge.export.wish import Wish

@@ -18,8 +18,7 @@ from typing import Any
 from gguf import GGUFWriter, TokenType
 
 from bridge_edge.errors import UserError
-from bridge_edge.runtimes.gguf_runtime import EOS_KEY, FORMS, NORMALIZER_KEY
-from bridge_edge.runtimes.llama_native import load_model, native, tokenize, vocabulary
+from bridge_edge.runtimes.gguf_header import EOS_KEY, FORMS, NORMALIZER_KEY, Form
 
 _HEAD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -39,7 +38,7 @@ PROBES = (
     "def f(x):\n\tif x >= 10:\n\t\treturn x ** 2  # square\n    else:\n        return {'a': [1, 2]}\n",
     "  two leading spaces,   three inside, trailing   \n\n\n  \t mixed\r\nline ends \u00a0nbsp",
     "Grüße aus Köln, déjà vu, señor, Žluťoučký kůň, Ελληνικά, Русский текст, İstanbul",
-    "中文句子，没有空格。日本語のテキスト 한국어 문장 ไทย हिन्दी العربية עברית",  # noqa: RUF001
+    "中文句子，没有空格。日本語のテキスト 한국어 문장 ไทย हिन्दी العربية עברית",  # noqa: RUF001  full-width signs are the point
     "emoji 😀🎉👩‍👩‍👧 flags 🇩🇪 ½ ² ① ٣٤ Ⅷ math ∑∫√ arrows → ⇒",
     "I'M he'S WE'LL can't 'tis 'twas rock'n'roll O'Neil",
     "1 12 123 1234 12345 3.14159 0x1F 1e-5 -7 +8 50% #1",
@@ -99,18 +98,17 @@ def pre_type(data: dict[str, Any]) -> str:
     return name
 
 
-def _normal_form(data: dict[str, Any]) -> str | None:
+def _normal_form(data: dict[str, Any]) -> Form | None:
     """The Unicode normal form a byte-level tokenizer applies first, if any."""
     normalizer = data.get("normalizer")
     if normalizer and normalizer["type"] == "Sequence" and not normalizer["normalizers"]:
         normalizer = None
     if normalizer is None:
         return None
-    if normalizer["type"] not in FORMS:
-        raise UserError(
-            f"the tokenizer's normalizer {normalizer['type']!r} cannot be expressed in GGUF", "export to onnx"
-        )
-    return str(normalizer["type"])
+    for form in FORMS:
+        if form == normalizer["type"]:
+            return form
+    raise UserError(f"the tokenizer's normalizer {normalizer['type']!r} cannot be expressed in GGUF", "export to onnx")
 
 
 def _is_byte_fallback(data: dict[str, Any]) -> bool:
@@ -213,6 +211,8 @@ def probes(tokenizer: Any, extra: Sequence[str] = ()) -> list[str]:
 
 def verify_tokens(path: Path, folder: Path, tokenizer: Any, extra: Sequence[str] = ()) -> int:
     """Compare token ids of llama.cpp and the original on all probes; how many texts agreed, or TokenMismatch."""
+    from bridge_edge.runtimes.llama_native import load_model, native, tokenize, vocabulary
+
     form = None if _is_byte_fallback(spec(folder)) else _normal_form(spec(folder))
     model = load_model(path, vocab_only=True)
     try:
@@ -220,7 +220,7 @@ def verify_tokens(path: Path, folder: Path, tokenizer: Any, extra: Sequence[str]
         texts = probes(tokenizer, extra)
         for text in texts:
             if form:  # llama.cpp leaves normalisation to its caller
-                text = unicodedata.normalize(form, text)  # type: ignore[arg-type]
+                text = unicodedata.normalize(form, text)
             wanted, got = list(tokenizer(text, add_special_tokens=False)["input_ids"]), tokenize(vocab, text)
             if wanted != got:
                 at = next((i for i, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), 0)

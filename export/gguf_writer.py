@@ -180,6 +180,15 @@ def _prepare(name: str, data: np.ndarray, config: Any, arch: Arch) -> np.ndarray
     return data
 
 
+def restore(name: str, data: np.ndarray, config: Any, arch: Arch) -> np.ndarray:
+    """The inverse of `_prepare`: a tensor of a file, decoded, as the checkpoint has it."""
+    if arch.permute and (".q_proj." in name or ".k_proj." in name):
+        return unpermute(data, config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads)
+    if arch.norm_offset and name.endswith("norm.weight"):
+        return data - np.float32(arch.norm_offset)
+    return data
+
+
 def storage(name: str, shape: tuple[int, ...], asked: GGMLQuantizationType) -> GGMLQuantizationType:
     """The type a tensor is stored in: F32 for vectors; F16 where rows do not divide into the asked type's blocks."""
     if len(shape) == 1:

@@ -107,6 +107,7 @@ def measured(report: Mapping[str, Any]) -> list[str]:
         f"against the checkpoint in torch, {p['prompts']} prompts and {p['tokens']} tokens read by both: mean KL "
         f"{p['mean_kl']:.2g}, equal top token {p['top1']:.1%}, largest logit difference {p['max_abs_diff']:.2g}",
         f"greedy completions equal token for token: {p['greedy_equal']:.1%}",
+        f"checked through {p['through']}",
     ]
     if p.get("accuracy"):
         a = p["accuracy"]
@@ -128,9 +129,10 @@ def how_to_run(report: Mapping[str, Any], card: Card | None) -> str:
     question = (card.examples[0] if card and card.examples else "YOUR QUESTION").replace('"', "'").replace("\n", " ")
     if report["fmt"] != "gguf":
         return how_to_run_onnx(question)
+    checked = ", the runtime of the check above" if report["parity"]["through"] == "llama.cpp" else ""
     return f"""## How to run
 
-With bridge-edge, the runtime of the check above:
+With bridge-edge{checked}:
 
 ```sh
 bridge-edge run {file} "{question}"

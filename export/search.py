@@ -23,8 +23,9 @@ from bridge_edge.data.card import Card
 from bridge_edge.data.samples import Sample
 from bridge_edge.evaluate import paired, score
 from bridge_edge.export.journal import Journal
+from bridge_edge.export.llama_quantiser import requantise
 from bridge_edge.export.parity import frame, greedy
-from bridge_edge.export.quantize import NEEDS_IMPORTANCE, Mix, requantise
+from bridge_edge.export.quantize import NEEDS_IMPORTANCE, Mix
 from bridge_edge.export.sensitivity import Cost, Proxy, Sensitivity
 from bridge_edge.export.wish import Goal
 from bridge_edge.plain import grid

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, quants
 
-from bridge_edge.export.gguf_writer import load_config, target_names, unpermute
+from bridge_edge.export.gguf_writer import load_config, restore, target_names
 from bridge_edge.export.imatrix import Importance
 from bridge_edge.export.journal import Journal
+from bridge_edge.export.llama_quantiser import requantise
 from bridge_edge.export.parity import log_softmax
-from bridge_edge.export.quantize import IMPORTANT_TENSOR_TYPES, Mix, requantise
+from bridge_edge.export.quantize import IMPORTANT_TENSOR_TYPES, Mix
 from bridge_edge.runtimes.base import Runtime
 from bridge_edge.runtimes.gguf_header import read_header
 from bridge_edge.runtimes.torch_runtime import TorchRuntime
@@ -177,9 +178,7 @@ class Sensitivity:
             for name in names:
                 source, parameter = self.parameters[name]
                 data = quants.dequantize(coarse[name].data, coarse[name].tensor_type)
-                if self.arch.permute and (".q_proj." in source or ".k_proj." in source):
-                    heads = self.config.num_attention_heads if ".q_proj." in source else self.config.num_key_value_heads
-                    data = unpermute(data, heads)
+                data = restore(source, data, self.config, self.arch)
                 kept.append((parameter, parameter.data))
                 parameter.data = torch.from_numpy(np.array(data, dtype=np.float32)).reshape(parameter.shape)
             return measure()

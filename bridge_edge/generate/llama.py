@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import llama_cpp as native
 import numpy as np
 
 from bridge_edge.data.encode import prompt_ids
@@ -24,7 +23,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish
 from bridge_edge.generate.draw import Draw
 from bridge_edge.progress import Advance
-from bridge_edge.runtimes.llama_native import last_error, load_model, vocabulary
+from bridge_edge.runtimes.llama_native import last_error, load_model, native, vocabulary
 from bridge_edge.train.models import load_tokenizer
 
 SLOTS, BATCH = 64, 512

@@ -9,6 +9,11 @@ from typing import Protocol
 import numpy as np
 
 from bridge_edge.data.card import Card
+from bridge_edge.errors import UserError
+
+
+class MissingRuntime(UserError):
+    """The package that runs a format is not installed."""
 
 
 class Runtime(Protocol):

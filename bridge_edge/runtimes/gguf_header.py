@@ -11,7 +11,7 @@ import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, get_args
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
@@ -21,6 +21,10 @@ MAGIC, VERSIONS = b"GGUF", (2, 3)
 MAX_TENSORS, MAX_KEYS, MAX_NAME, MAX_DIMS, MAX_DEPTH = 100_000, 65_536, 65_535, 4, 2
 STRING, ARRAY, BOOL = 8, 9, 7
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+# Our own keys: every end token, and the Unicode normal form that the tokenizer applies first.
+EOS_KEY, NORMALIZER_KEY = "bridge_edge.eos_token_ids", "bridge_edge.normalizer"
+Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
+FORMS: tuple[Form, ...] = get_args(Form)
 SAMPLE = 64  # longest array whose values are kept; longer ones (vocabularies, merges) are only checked
 
 

@@ -15,18 +15,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import llama_cpp as native
 import numpy as np
 
 from bridge_edge.data.card import GGUF_KEY, Card
 from bridge_edge.errors import UserError
-from bridge_edge.runtimes.gguf_header import read_header
-from bridge_edge.runtimes.llama_native import fill, last_error, load_model, piece, tokenize, vocabulary
+from bridge_edge.runtimes.gguf_header import EOS_KEY, FORMS, NORMALIZER_KEY, read_header
+from bridge_edge.runtimes.llama_native import fill, last_error, load_model, native, piece, tokenize, vocabulary
 from bridge_edge.runtimes.template import render
 
 FIRST_CONTEXT, BATCH, LOGIT_ROWS = 1024, 512, 64
-EOS_KEY, NORMALIZER_KEY = "bridge_edge.eos_token_ids", "bridge_edge.normalizer"
-FORMS = {"NFC", "NFD", "NFKC", "NFKD"}
 
 
 class GGUFRuntime:

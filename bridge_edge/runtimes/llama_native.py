@@ -2,7 +2,8 @@
 
 The low-level binding is used in place of its `Llama` class, which keeps logits for the whole context (gigabytes
 with a large vocabulary) and reserves the model's full context. Native log lines are kept, not printed: the last
-error explains a failed load.
+error explains a failed load. Whatever uses llama.cpp takes it as `native` from this module, which says how to install
+it where it is missing.
 """
 
 from __future__ import annotations
@@ -13,9 +14,16 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import llama_cpp as native
+from bridge_edge.errors import UserError, first_line
+from bridge_edge.runtimes.base import MissingRuntime
 
-from bridge_edge.errors import UserError
+try:
+    import llama_cpp as native
+except (ImportError, OSError, RuntimeError) as problem:  # not installed, or built for another machine
+    raise MissingRuntime(
+        f"llama.cpp is not at hand: {first_line(problem)}",
+        "pip install -c constraints.txt llama-cpp-python (it is compiled: some minutes and a C++ compiler)",
+    ) from None
 
 ERROR = 4  # ggml log level
 _errors: collections.deque[str] = collections.deque(maxlen=8)

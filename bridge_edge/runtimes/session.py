@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 from bridge_edge.runtimes.base import Runtime
 
 
@@ -46,7 +46,7 @@ class GGUFSession:
             self.length += len(part)
 
     def rewind(self, length: int) -> None:
-        import llama_cpp as native
+        from bridge_edge.runtimes.llama_native import native
 
         memory = native.llama_get_memory(self.runtime._context)
         if not native.llama_memory_seq_rm(memory, 0, length, -1):
@@ -69,8 +69,9 @@ class ONNXSession:
         try:
             self.generator.append_tokens(np.array([list(ids)], dtype=np.int32))
         except RuntimeError as error:
-            first = (str(error).splitlines() or ["no reason given"])[0]
-            raise UserError(f"onnxruntime cannot run {self.path}: {first[:300]}", "export the model again") from None
+            raise UserError(
+                f"onnxruntime cannot run {self.path}: {first_line(error)}", "export the model again"
+            ) from None
         self.length += len(ids)
 
     def rewind(self, length: int) -> None:

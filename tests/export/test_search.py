@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from bridge_edge.export import imatrix, search
 from bridge_edge.export.api import export_student
 from bridge_edge.export.gguf_writer import permute, unpermute, write_gguf
 from bridge_edge.export.journal import Journal, journal_path
+from bridge_edge.export.llama_quantiser import native, requantise
 from bridge_edge.export.parity import compare
-from bridge_edge.export.quantize import Mix, native, parse_types, requantise
+from bridge_edge.export.quantize import Mix, parse_types
 from bridge_edge.export.search import Found, Point, path_of
 from bridge_edge.export.sensitivity import Cost, Proxy, Sensitivity, ladder
 from bridge_edge.export.wish import Goal, Wish
@@ -252,7 +254,7 @@ def test_what_auto_cannot_do(prompts: list[Sample], wish: Wish, match: str, stud
 class Other(RuleRuntime):
     """Says "Answer: nay" where the rule says no."""
 
-    def stream(self, ids, max_new_tokens):  # type: ignore[no-untyped-def]
+    def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
         for token in super().stream(ids, max_new_tokens):
             yield ord("a") if token == ord("o") else token
 
