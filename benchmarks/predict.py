@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,25 @@ RUNTIME = {"gguf": "llama.cpp", "onnx": "llama.cpp", "torch": "llama.cpp"}  # wh
 MARGIN = 1.5  # beyond the sizes in the table by more than this is an extrapolation
 
 
+@cache
+def interval_factor(runtime: str, device_known: bool) -> float:
+    """How far off predictions are for a device with figures of several models, or without; kept, since it takes a fit
+    for every device or figure that is left out."""
+    figures = [f for f in table()[1] if f.runtime == runtime]
+    if device_known:
+        tested = [pair for n in dict.fromkeys(f.device for f in figures) for pair in held_out_models(figures, n)]
+    else:
+        tested = held_out(figures)
+    return quantile([p / f.tokens_per_s for f, p in tested])
+
+
 def estimate(runtime: str, load: Load, where: Device) -> dict[str, Any]:
     """Decode speed by the fit of one runtime's figures, with its 90 % interval."""
     figures = [f for f in table()[1] if f.runtime == runtime]
     coefficients = fit(figures)
     mean = speed(coefficients, load, where) * own_factor(figures, where.name, coefficients)
     known = len({f.model for f in figures if f.device == where.name})
-    if known > 1:
-        tested = [pair for n in dict.fromkeys(f.device for f in figures) for pair in held_out_models(figures, n)]
-    else:
-        tested = held_out(figures)
-    factor = quantile([p / f.tokens_per_s for f, p in tested])
+    factor = interval_factor(runtime, known > 1)
     return {
         "fitted_on": runtime,
         "decode_tps": mean,

@@ -1,6 +1,6 @@
 """Benchmark reports for people and for programs: a table, and one JSON line.
 
-The table says first whether its figures may be published, and why not. Not covered: plots and HTML.
+The table says last whether its figures may be published, and why not. HTML is made of the same rows (see `html`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,16 @@ def line(reports: Sequence[dict[str, Any]]) -> str:
 
 def table(reports: Sequence[dict[str, Any]]) -> str:
     """One column an artifact and one row a figure, with what limits the figures below."""
+    header, rows, notes = parts(reports)
+    return "\n".join([grid(header, rows, right=range(1, len(header))), "", *notes])
+
+
+def parts(reports: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header, rows and notes of the table."""
     sweep = len({r["protocol"]["threads"] for r in reports}) > 1
     names = [_name(r, sweep) for r in reports]
     rows = [[label, *cells] for label, cells in _rows(reports) if set(cells) != {"-"}]
-    return "\n".join([grid(["", *names], rows, right=range(1, len(names) + 1)), *_notes(reports, names)])
+    return ["", *names], rows, _notes(reports, names)
 
 
 def _name(report: dict[str, Any], sweep: bool) -> str:
@@ -48,18 +54,18 @@ def _rows(reports: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
         row("load again, s", lambda r: f"{r['load']['again_s']:.3f}"),
         *((f"prefill {n}, tokens/s", [_prefill(r, n) for r in reports]) for n in lengths),
         *((f"{name}, tokens/s", [_field(r, name) for r in reports]) for name in tests),
-        row("decode, tokens/s", lambda r: _spread(r["decode"]["tps"])),
-        row("TTFT p50 / p95, ms", lambda r: _milliseconds(r["ttft_s"], "p50", "p95")),
-        row("inter-token p50 / p95 / p99, ms", lambda r: _milliseconds(r["inter_token_s"], "p50", "p95", "p99")),
-        row("answer p50 / p95, ms", lambda r: _milliseconds(r["answer_s"], "p50", "p95")),
+        row("decode, tokens/s", lambda r: spread(r["decode"]["tps"])),
+        row("TTFT p50 / p95, ms", lambda r: milliseconds(r["ttft_s"], "p50", "p95")),
+        row("inter-token p50 / p95 / p99, ms", lambda r: milliseconds(r["inter_token_s"], "p50", "p95", "p99")),
+        row("answer p50 / p95, ms", lambda r: milliseconds(r["answer_s"], "p50", "p95")),
         row("burst / sustained, tokens/s", lambda r: _sustained(r["sustained"])),
         row("tokens an answer", lambda r: f"{r['answer_tokens']['mean']:.1f}" if r["answer_tokens"] else None),
-        row("peak RSS, MiB", lambda r: _mebibytes(r, "peak_rss_bytes")),
-        row("peak PSS, MiB", lambda r: _mebibytes(r, "peak_pss_bytes")),
+        row("peak RSS, MiB", lambda r: mebibytes(r, "peak_rss_bytes")),
+        row("peak PSS, MiB", lambda r: mebibytes(r, "peak_pss_bytes")),
         row("peak RSS predicted, MiB (error)", lambda r: _predicted((r["memory"] or {}).get("predicted"))),
         row("load cold / warm, s", lambda r: _loads(r["memory"])),
         row("largest context in the cap", lambda r: _largest(r["memory"])),
-        row("accuracy", lambda r: _accuracy(r["quality"])),
+        row("accuracy", lambda r: accuracy(r["quality"])),
         row("unparsed answers", lambda r: f"{r['quality']['parse_failure_rate']:.1%}" if r["quality"] else None),
         row("against the first", lambda r: _paired(r["quality"])),
         row("publishable", lambda r: "yes" if r["publishable"] else "NO"),
@@ -68,12 +74,12 @@ def _rows(reports: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
 
 def _prefill(report: dict[str, Any], length: int) -> str:
     found = report["prefill"].get(str(length))
-    return _spread(found["tps"] if found else None) or "-"
+    return spread(found["tps"] if found else None) or "-"
 
 
 def _field(report: dict[str, Any], name: str) -> str:
     found = next((t for t in report["field"] if t["test"] == name), None)
-    return _spread(found["tps"] if found else None) or "-"
+    return spread(found["tps"] if found else None) or "-"
 
 
 def _sustained(found: dict[str, Any] | None) -> str | None:
@@ -82,15 +88,15 @@ def _sustained(found: dict[str, Any] | None) -> str | None:
     return f"{found['burst_tg_tps']:.1f} / {found['sustained_tg_tps']:.1f} ({found['kept_share']:.0%})"
 
 
-def _spread(found: dict[str, Any] | None) -> str | None:
+def spread(found: dict[str, Any] | None) -> str | None:
     return f"{found['mean']:.1f} ± {found['sd']:.1f}" if found else None
 
 
-def _milliseconds(found: dict[str, Any] | None, *keys: str) -> str | None:
+def milliseconds(found: dict[str, Any] | None, *keys: str) -> str | None:
     return " / ".join(f"{found[key] * 1000:.2f}" for key in keys) if found else None
 
 
-def _mebibytes(report: dict[str, Any], key: str) -> str | None:
+def mebibytes(report: dict[str, Any], key: str) -> str | None:
     value = (report["memory"] or {}).get(key)
     return None if value is None else f"{value / MIB:.1f}"
 
@@ -111,7 +117,7 @@ def _largest(used: dict[str, Any] | None) -> str | None:
     return str(used["largest_context"] or "does not fit")
 
 
-def _accuracy(quality: dict[str, Any] | None) -> str | None:
+def accuracy(quality: dict[str, Any] | None) -> str | None:
     if not quality:
         return None
     low, high = quality["ci95"]
@@ -131,7 +137,6 @@ def _notes(reports: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]
     first = reports[0]
     machine, protocol = first["environment"], first["protocol"]
     notes = [
-        "",
         f"{machine['cpu']}, {machine['usable_cores']} usable cores, threads used: {_threads(reports)}; "
         f"{protocol['repetitions']} repetitions of {protocol['prompts']} prompts after {protocol['warmup']} warm-up",
     ]

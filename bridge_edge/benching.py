@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bridge_edge.bench_store import HERE, keep
 from bridge_edge.data.samples import Sample
 from bridge_edge.deliver import artifacts, file_samples, held_out, named_card
 from bridge_edge.errors import UserError
@@ -46,6 +47,7 @@ class Request:
     context: bool = False
     device: str = ""
     constrained: bool = False
+    keep: bool = True
     runs_dir: Path = Path("runs")
 
 
@@ -105,6 +107,8 @@ def bench_models(request: Request) -> tuple[list[dict[str, Any]], str]:
         reports = bench_many(paths, samples, options)
     for found in reports:
         fit_memory(found, cap, request.context)
+    if request.keep:
+        keep(HERE, reports)
     return reports, report.table(reports)
 
 
@@ -175,6 +179,8 @@ def constrained(request: Request, where: Any) -> tuple[list[dict[str, Any]], str
         lines.append(head + _outcome(outcome))
         if measured:
             lines.append(report.table([measured]))
+    if request.keep:
+        keep(f"{limited.label()}, as on {where.name}", [f["report"] for f in found if f["report"]])
     return found, "\n".join(lines)
 
 
@@ -192,7 +198,7 @@ def _words(request: Request) -> list[str]:
     words += [f"--columns={request.columns}", f"--limit={request.limit}", f"--repetitions={request.repetitions}"]
     words += [f"--prompt-tokens={request.prompt_tokens}", f"--generate-tokens={request.generate_tokens}"]
     words += [f"--depth={request.depth}", f"--sustained={request.sustained}", f"--retries={request.retries}"]
-    return [*words, f"--wait={request.wait:g}", f"--runs-dir={request.runs_dir}"]
+    return [*words, f"--wait={request.wait:g}", f"--runs-dir={request.runs_dir}", "--no-keep"]
 
 
 def options_of(request: Request) -> Any:

@@ -32,6 +32,7 @@ VERBS = {  # verb -> module of bridge_edge.verbs, and its command there
     "bench": "trying:bench",
     "eval": "trying:evaluate",
     "run": "trying:run",
+    "report": "trying:report",
     "recipes": "starting:recipes",
     "init": "starting:init",
     "doctor": "starting:doctor",

@@ -88,10 +88,16 @@ def warnings(plan: dict[str, Any]) -> list[str]:
 
 def comparison(plan: dict[str, Any]) -> str:
     """What was planned beside what happened; empty where the run has no end yet."""
+    rows = compared(plan)
+    return grid(("", "planned", "happened"), rows, right=(1, 2)) if rows else ""
+
+
+def compared(plan: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(what, planned, happened); none where the run has no end yet."""
     actual = plan.get("actual")
     if not actual:
-        return ""
-    planned = [
+        return []
+    return [
         ("calls", str(plan["calls"]), str(actual["queries"])),
         ("tokens", f"{plan['tokens']['expected']:,}", f"{actual['tokens']:,}"),
         ("money", dollars(plan["usd"]["expected"]), dollars(actual["usd"])),
@@ -99,4 +105,3 @@ def comparison(plan: dict[str, Any]) -> str:
         ("memory", size(plan["memory"]["needed"]), size(actual["peak_memory_mb"] * 1e6)),
         ("disk", size(plan["disk"]["needed"]), size(actual["disk"])),
     ]
-    return grid(("", "planned", "happened"), planned, right=(1, 2))

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bridge_edge.bench_store import keep
 from bridge_edge.benching import Request, bench_models, numbers, options_of, pinned
+from bridge_edge.benchmarks import report
 from bridge_edge.benchmarks.devices import device
 from bridge_edge.errors import UserError
+from bridge_edge.reporting import write_report
 from tests import tiny
+from tests.benchmarks.html_runs import make_run
 
 
 def test_lists_of_numbers() -> None:
@@ -75,3 +81,38 @@ def test_a_device_that_is_too_small_is_a_result(tmp_path: Path, monkeypatch: pyt
     assert found[0]["oom"], found[0]["said"]
     assert found[0]["report"] is None
     assert "OUT OF MEMORY under 200 MB" in text
+
+
+def test_figures_are_kept_in_the_run_that_was_measured(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("manifest.json", "recipe.yaml"):
+        (run / name).write_text("{}", encoding="utf-8")
+    inside, outside = ({"artifact": {"path": str(where / "m.gguf")}} for where in (run / "export", tmp_path))
+    keep("this machine", [inside, outside])
+    keep("a board", [inside])
+    keep("a board", [outside])  # nothing of this run: what it has stays
+    kept = json.loads((run / "bench.json").read_text(encoding="utf-8"))
+    assert {place: entry["reports"] for place, entry in kept.items()} == {"this machine": [inside], "a board": [inside]}
+    assert not (tmp_path / "bench.json").exists()
+
+
+def test_a_measured_run_tells_of_it_in_its_report(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "toy-1", [True, False])
+    shutil.rmtree(run / "export")
+    model = tiny.checkpoint(run / "tutor")
+    items = tmp_path / "items.jsonl"
+    items.write_text('{"text": "Is 7 odd?", "answer": "yes"}\n', encoding="utf-8")
+    request = Request(models=(str(model),), files=(items,), repetitions=1, threads="1", retries=0)
+    bench_models(replace(request, keep=False))
+    assert not (run / "bench.json").exists()
+    reports, _ = bench_models(request)
+    text = write_report([run], tmp_path).read_text(encoding="utf-8")
+    assert "Measured on this machine" in text
+    assert "Not measured yet" not in text
+    assert str(report.spread(reports[0]["decode"]["tps"])) in text
+    kept = json.loads((run / "bench.json").read_text(encoding="utf-8"))
+    kept["this machine"]["reports"][0]["schema"] = 1
+    (run / "bench.json").write_text(json.dumps(kept), encoding="utf-8")
+    with pytest.raises(UserError, match="measure again"):
+        write_report([run], tmp_path)

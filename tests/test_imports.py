@@ -12,7 +12,7 @@ FOLDERS = {"bridge_edge": ROOT / "bridge_edge", "bridge_edge.export": ROOT / "ex
 FOLDERS |= {"bridge_edge.benchmarks": ROOT / "benchmarks", "bridge_edge.recipes": ROOT / "recipes"}
 FILES = [(name, path) for name, folder in FOLDERS.items() for path in sorted(folder.rglob("*.py"))]
 COMMAND_LINE = [ROOT / "bridge_edge" / "cli.py", *sorted((ROOT / "bridge_edge" / "verbs").glob("*.py"))]
-WIRES = {"benching", "shipping", "doctor", "ask", "listing"}  # verbs: they alone may reach for both packages
+WIRES = {"benching", "reporting", "shipping", "doctor", "ask", "listing"}  # they alone reach for both packages
 
 
 def imports(path: Path, top_level: bool = False) -> set[str]:

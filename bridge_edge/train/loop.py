@@ -27,6 +27,7 @@ from bridge_edge.train.losses import TokenLosses, label_losses, segment_mean
 from bridge_edge.train.optim import Optimizer, build_optimizer, schedule
 
 TRIM_EVERY = 10  # steps between returns of freed memory
+CURVE = 64  # points of the learning curve that are kept, however long the training
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,14 @@ class Plan:
 
 @dataclass
 class Trained:
-    """What a training did: optimiser steps, real tokens seen, seconds, running mean of the loss."""
+    """What a training did: optimiser steps, real tokens seen, seconds, running mean of the loss, and that mean by
+    step, thinned."""
 
     steps: int
     tokens: int
     seconds: float
     loss: float
+    curve: list[list[float]]
 
     def record(self) -> dict[str, Any]:
         return {**asdict(self), "tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else None}
@@ -118,9 +121,9 @@ def train(
         raise UserError("there is nothing to train on", "enlarge the pool or the budget, or loosen the filters")
     steps = step_plan(examples, plan)
     optimizer = build_optimizer(model, plan.optimizer, plan.lr, plan.weight_decay)
-    state = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": 0.0}
+    state: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": 0.0, "curve": []}
     if checkpoint and checkpoint.exists():
-        state = _restore(model, optimizer, checkpoint)
+        state |= _restore(model, optimizer, checkpoint)
         advance(state["step"] / len(steps), "resumed")
     model.train()
     last = saved = time.monotonic()
@@ -136,6 +139,8 @@ def train(
             optimizer.step(schedule(number, len(steps)), run)
             now = time.monotonic()
             _count(state, number, loss, sum(b.tokens for b in batches), now - last)
+            if number % math.ceil(len(steps) / CURVE) == 0 or number + 1 == len(steps):
+                state["curve"].append([number + 1, round(state["loss"], 4)])
             last = now
             advance(1 / len(steps), f"loss {state['loss']:.3f}  {state['tokens'] / state['seconds']:,.0f} tokens/s")
             if number % TRIM_EVERY == TRIM_EVERY - 1:
@@ -144,10 +149,11 @@ def train(
                 _save(model, optimizer, state, checkpoint)
                 saved = last = time.monotonic()
     model.eval()
-    return Trained(len(steps), int(state["tokens"]), round(state["seconds"], 3), round(state["loss"], 5))
+    seconds, loss = round(state["seconds"], 3), round(state["loss"], 5)
+    return Trained(len(steps), int(state["tokens"]), seconds, loss, state["curve"])
 
 
-def _count(state: dict[str, float], number: int, loss: float, tokens: int, seconds: float) -> None:
+def _count(state: dict[str, Any], number: int, loss: float, tokens: int, seconds: float) -> None:
     """Add one step to the running totals; the loss is an average over about the last twenty steps."""
     decay = min(0.95, (number + 1) / (number + 10)) if number else 0.0
     state["loss"] = decay * state["loss"] + (1 - decay) * loss
@@ -183,7 +189,7 @@ def _step(model: PreTrainedModel, batches: list[Batch], plan: Plan, progress: fl
     return total
 
 
-def _save(model: PreTrainedModel, optimizer: Optimizer, state: dict[str, float], path: Path) -> None:
+def _save(model: PreTrainedModel, optimizer: Optimizer, state: dict[str, Any], path: Path) -> None:
     """Weights that train, optimiser and position, in one file that replaces the former one atomically."""
     trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
     temporary = path.with_suffix(".tmp")
@@ -197,7 +203,7 @@ def _save(model: PreTrainedModel, optimizer: Optimizer, state: dict[str, float],
         ) from error
 
 
-def _restore(model: PreTrainedModel, optimizer: Optimizer, path: Path) -> dict[str, float]:
+def _restore(model: PreTrainedModel, optimizer: Optimizer, path: Path) -> dict[str, Any]:
     try:
         loaded = torch.load(path, weights_only=True)
     except Exception as error:  # the library raises many kinds, of which none is for users

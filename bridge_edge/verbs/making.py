@@ -43,9 +43,11 @@ def distill(
     use_threads(threads)
     from bridge_edge.distill import distill as run_distill
     from bridge_edge.distill import summary_text
+    from bridge_edge.reporting import keep_report
 
     summary = run_distill(words, runs_dir, device, concurrency, cache=cache)
-    emit(as_json, summary, summary_text(summary))
+    page = keep_report(Path(summary["run"]), bool(summary["worked"]))
+    emit(as_json, {**summary, "report": str(page)}, f"{summary_text(summary)}\nReport     {page}")
 
 
 @click.command()

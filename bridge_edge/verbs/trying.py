@@ -1,4 +1,4 @@
-"""The verbs that try a student out: bench, eval, run."""
+"""The verbs that try a student out and show what came of it: bench, eval, run, report."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from bridge_edge.verbs.options import emit, json_option, runs_option, threads_op
 @click.option("--context", is_flag=True, help="Find the largest context within --memory-cap.")
 @click.option("--device", default="", metavar="NAME", help="Predict for a device, e.g. pi5, phone-mid; runs nothing.")
 @click.option("--constrained", is_flag=True, help="Run here with the cores and memory of --device.")
+@click.option("--keep/--no-keep", default=True, help="Keep the figures in the run, for its report.  [default: keep]")
 @runs_option
 @json_option
 def bench(models: tuple[str, ...], as_json: bool, **words: Any) -> None:
@@ -102,3 +103,21 @@ def run(words: tuple[str, ...], max_new_tokens: int | None, runs_dir: Path, thre
                 emit(True, result, "")
     finally:
         runtime.close()
+
+
+@click.command()
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN ...]")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="File (default: report.html in the run).")
+@runs_option
+@json_option
+def report(runs: tuple[Path, ...], out: Path | None, runs_dir: Path, as_json: bool) -> None:
+    """Write one HTML page on a run (default: the latest finished one), or one that compares several.
+
+    \b
+    bridge-edge report
+    bridge-edge report runs/legal-1 runs/legal-2
+    """
+    from bridge_edge.reporting import write_report
+
+    path = write_report(runs, runs_dir, out)
+    emit(as_json, {"report": str(path)}, f"wrote {path}")
