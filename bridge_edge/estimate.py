@@ -26,8 +26,8 @@ from bridge_edge.errors import UserError
 from bridge_edge.prices import Price, to_usd
 from bridge_edge.recipe import Recipe
 from bridge_edge.teacher.base import Request, count_messages, quarter
-from bridge_edge.teacher.make import API, price_of, token_counter
-from bridge_edge.teacher.openai_api import MESSAGE_TOKENS, TEMPLATE_TOKENS, utf8_bytes
+from bridge_edge.teacher.make import API, endpoint_of, price_of, token_counter
+from bridge_edge.teacher.openai_api import prompt_bound, utf8_bytes
 
 GUESS = {"brief": 60, "steps": 140, "detailed": 260}  # tokens of a rationale and answer in each style
 MOST_ITEMS, MOST_ROWS, ENOUGH = 400, 2000, 20
@@ -57,8 +57,8 @@ def tokens_of(recipe: Recipe, pool: Sequence[Sample], requests: Sequence[Request
     bounds = prompts
     if recipe.teacher.kind in API:
         exact = count if recipe.teacher.tokenizer else utf8_bytes
-        extra = [MESSAGE_TOKENS * len(r.messages) + TEMPLATE_TOKENS for r in requests]
-        bounds = [count_messages(r, exact) + more for r, more in zip(requests, extra, strict=True)]
+        beside = exact(endpoint_of(recipe).beside)
+        bounds = [prompt_bound(r, exact, beside) for r in requests]
     answers, source, latency = _answers(recipe, pool, ledgers, count)
     most = recipe.teacher.max_tokens
     return Tokens(prompts, bounds, [min(a, most) for a in answers], counted_by, source, latency)

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Literal
 
 from bridge_edge.teacher.base import Reply, Request, TeacherError
+from bridge_edge.teacher.keys import redact
 from bridge_edge.teacher.openai_api import OpenAITeacher
 
 TAG = "bridge_edge"  # the metadata key that names our batch
@@ -53,6 +54,8 @@ class _Answered:
 
 class BatchTeacher(OpenAITeacher):
     """A chat model behind the Batch API; each method is one HTTP request that may raise TeacherError."""
+
+    most_bytes = 4 << 30  # of an output file
 
     def ask(self, request: Request) -> Reply:
         raise TeacherError("this teacher answers in batches only", "not a batch", billed="no", scope="all")
@@ -107,11 +110,11 @@ class BatchTeacher(OpenAITeacher):
         said = "; ".join(str(getattr(e, "message", "") or getattr(e, "code", "")) for e in errors[:3])
         return State(
             batch_id,
-            str(found.status),
+            redact(str(found.status))[:40],
             int(getattr(counts, "completed", 0) or 0) + int(getattr(counts, "failed", 0) or 0),
             int(getattr(counts, "total", 0) or 0),
             tuple(str(f) for f in files if f),
-            self._clean(said, 500),
+            redact(said)[:500],
         )
 
     def download(self, file_id: str) -> str:
@@ -126,9 +129,10 @@ class BatchTeacher(OpenAITeacher):
         if isinstance(response, dict) and code == 200:
             return self.read(json.dumps(response.get("body")), request)
         if isinstance(response, dict) and isinstance(code, int):
-            raise self.status_error(_Answered(code, {}), response.get("body"), f"item {item_id!r}", bool(self._format))
-        kind = str(error.get("code") or "") if isinstance(error, dict) else ""
-        said = self._clean(str(error.get("message") or ""), 300) if isinstance(error, dict) else ""
+            fields = {"max_tokens", *(["response_format"] if self._format else [])}  # what the line may have had
+            raise self.status_error(_Answered(code, {}), response.get("body"), f"item {item_id!r}", fields)
+        named = error if isinstance(error, dict) else {}
+        kind, said = (redact(str(named.get(name) or ""))[:300] for name in ("code", "message"))
         if kind in NOT_EXECUTED:
             message = f"item {item_id!r}: not executed ({kind}): {said}"
             raise TeacherError(message, kind.replace("_", " "), retryable=True, billed="no", scope="item")

@@ -4,7 +4,10 @@ What this process starts inherits its environment: a serving engine, a tool, a c
 once it has been read, and the next teacher of the same process gets the key from here. A value that is set again later
 counts. Errors name the variable and never show the value.
 
-Not covered: the environment with which this process was started, which the system shows to the same user.
+What a server says may hold the key, since the server knows it. `redact` takes every key of this process out of a text.
+
+Not covered: the environment with which this process was started, which the system shows to the same user; words
+that stand in for a key where none is needed ("none", "EMPTY"), which are too short for one and may occur in an answer.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 
 from bridge_edge.errors import UserError
 
+LEAST = 8  # characters of a secret
 _taken: dict[str, str] = {}
 
 
@@ -31,3 +35,11 @@ def take_key(name: str) -> str:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise UserError(f"the environment variable {name!r} holds no usable key", "it has spaces or unusual characters")
     return key
+
+
+def redact(text: str) -> str:
+    """`text` without the keys that this process has read."""
+    for key in tuple(_taken.values()):  # another thread may be reading a key
+        if len(key) >= LEAST:
+            text = text.replace(key, "[key]")
+    return text

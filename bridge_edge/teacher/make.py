@@ -13,11 +13,13 @@ from pathlib import Path
 
 from bridge_edge.data.pool import load_task
 from bridge_edge.data.samples import Sample
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 from bridge_edge.prices import Price
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_task import TeacherSpec
 from bridge_edge.teacher.base import Teacher
+from bridge_edge.teacher.batch_api import BatchTeacher
+from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher, utf8_bytes
 
 API = ("openai", "openai-batch")
 
@@ -55,9 +57,13 @@ def make_teacher(recipe: Recipe, samples: Sequence[Sample]) -> Teacher:
 
 
 def _api(recipe: Recipe, price: Price) -> Teacher:
-    from bridge_edge.teacher.batch_api import BatchTeacher
-    from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher, utf8_bytes
+    spec = recipe.teacher
+    made = BatchTeacher if spec.kind == "openai-batch" else OpenAITeacher
+    return made(endpoint_of(recipe), price, token_counter(spec) or utf8_bytes)
 
+
+def endpoint_of(recipe: Recipe) -> Endpoint:
+    """Where and what an API teacher is asked."""
     spec = recipe.teacher
     endpoint = Endpoint(
         spec.model,
@@ -67,10 +73,7 @@ def _api(recipe: Recipe, price: Price) -> Teacher:
         structured=spec.structured,
         answers=recipe.task.answers,
     )
-    if spec.base_url:
-        endpoint = replace(endpoint, base_url=spec.base_url)
-    made = BatchTeacher if spec.kind == "openai-batch" else OpenAITeacher
-    return made(endpoint, price, token_counter(spec) or utf8_bytes)
+    return replace(endpoint, base_url=spec.base_url) if spec.base_url else endpoint
 
 
 def token_counter(spec: TeacherSpec) -> Callable[[str], int] | None:
@@ -83,9 +86,8 @@ def token_counter(spec: TeacherSpec) -> Callable[[str], int] | None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(where) if where.exists() else spec.tokenizer)
     except Exception as error:  # the library raises many kinds, of which none is for users
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"cannot load teacher.tokenizer={spec.tokenizer!r}: {first}",
+            f"cannot load teacher.tokenizer={spec.tokenizer!r}: {first_line(error)}",
             "give a folder or a hub id, or leave it out: bytes are then the bound",
         ) from None
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -8,38 +8,33 @@ variable that the recipe names (`keys.py`) and is cut out of every text of the s
 Tokens of a prompt are bounded by its UTF-8 bytes (no byte-level tokenizer makes more) plus an allowance for the chat
 template, unless a tokenizer's count is given, which lets more queries fit near the end of a budget.
 
-Not covered: streaming, tools, images; a server that sends its reply drop by drop (the timeout is between two pieces).
+Not covered: streaming, tools, images. How the bytes go over the wire, and what bounds them, is in `wire.py`.
 """
 
 from __future__ import annotations
 
-import email.utils
 import json
 import logging
-import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
 from bridge_edge.teacher.base import Billed, Reply, Request, TeacherError, count_messages, digest
-from bridge_edge.teacher.keys import take_key
+from bridge_edge.teacher.keys import redact, take_key
 from bridge_edge.teacher.prompt import sanitize
 from bridge_edge.teacher.structured import is_refused, response_format
+from bridge_edge.teacher.verdict import NEVER_SENT, empty_hint, is_retried, judge, remedy, retry_after
 
+NEWER_LIMIT = "max_completion_tokens"
 TEMPLATE_TOKENS = 128  # a default system prompt that some servers add
 MESSAGE_TOKENS = 16  # role names and separators
 STORED_CHARS = 1_000_000
-RETRIED = {408, 409, 429}
-NEVER_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"}
-OUT_OF_MONEY = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 # What the client would tell every server about this machine, and its libraries' logs of whatever headers come back.
 UNSAID = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 LOGS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
-FILTERED = {"content_filter", "content_policy_violation"}
 CONTROLLED = {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "n", "stream"}
 
 
@@ -59,14 +54,18 @@ class Endpoint:
     answers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise UserError(f"teacher.base_url is {self.base_url!r}", "give an address such as https://host/v1")
-        if url.username or url.password or url.query or url.fragment:  # not shown: it may hold a secret
+        if any(sign in self.base_url for sign in "@?#"):  # not shown: it may hold a secret
             raise UserError(
                 "teacher.base_url holds a user, a password or a query",
                 "put the key in the variable named by teacher.api_key_env",
             )
+        try:
+            url = urlsplit(self.base_url)
+            usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        except ValueError:  # a port that is no number or too large, half an IPv6 address
+            usable = False
+        if not usable:
+            raise UserError(f"teacher.base_url is {self.base_url!r}", "give an address such as https://host/v1")
         if taken := sorted(CONTROLLED & set(self.extra)):
             raise UserError(f"teacher.extra sets {taken[0]!r}", "the budget depends on it; set it by its own field")
         if "response_format" in self.extra and self.structured != "off":
@@ -75,6 +74,17 @@ class Endpoint:
     @property
     def host(self) -> str:
         return urlsplit(self.base_url).netloc
+
+    @property
+    def format(self) -> dict[str, Any] | None:
+        """The request field that asks for JSON; None where it is not asked for."""
+        return None if self.structured == "off" else response_format(self.answers)
+
+    @property
+    def beside(self) -> str:
+        """What a request carries beside its messages; a service may bill it as part of the prompt."""
+        more = {**self.extra, **({"response_format": self.format} if self.format else {})}
+        return json.dumps(more) if more else ""
 
     @property
     def limit_field(self) -> str:
@@ -86,29 +96,40 @@ def utf8_bytes(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
 
 
+def prompt_bound(request: Request, count: Callable[[str], int], beside: int) -> int:
+    """The most prompt tokens that a service may bill for a request, of which `beside` are not in its messages."""
+    return count_messages(request, count) + MESSAGE_TOKENS * len(request.messages) + TEMPLATE_TOKENS + beside
+
+
 class OpenAITeacher:
     """A chat model behind an OpenAI-compatible API."""
 
+    most_bytes: ClassVar[int] = 16 << 20  # of one reply
+
     def __init__(self, endpoint: Endpoint, price: Price, count: Callable[[str], int] = utf8_bytes) -> None:
         import openai  # here: it takes a second, and an embedded run never needs it
+
+        from bridge_edge.teacher.wire import http_client
 
         self.endpoint = endpoint
         self.price = price
         self.name = f"{endpoint.model} at {endpoint.host}"
         self.fell_back = ""  # why JSON is no longer asked for, if it was
         self._count = count
-        self._format = None if endpoint.structured == "off" else response_format(endpoint.answers)
-        self._key = take_key(endpoint.key_env)
+        self._beside = count(endpoint.beside)
+        self._format = endpoint.format
+        self._limit_field = endpoint.limit_field
         self._openai = openai
         silent: dict[str, Any] = {f"X-Stainless-{name}": openai.Omit() for name in UNSAID}
+        silent["Accept-Encoding"] = "identity"  # a packed reply may unfold to any size
         self._client = openai.OpenAI(
-            api_key=self._key or "none",
+            api_key=take_key(endpoint.key_env) or "none",
             base_url=endpoint.base_url,
             max_retries=0,
             default_headers=silent,
-            http_client=openai.DefaultHttpxClient(timeout=endpoint.timeout_s, follow_redirects=False),
+            http_client=http_client(endpoint.base_url, endpoint.timeout_s, self.most_bytes),
         )
-        self._chat = f"{self._client.base_url}chat/completions"
+        self._chat = f"{endpoint.base_url.rstrip('/')}/chat/completions"
         for name in LOGS:  # a server may send the key back in a header
             logging.getLogger(name).setLevel(logging.WARNING)
         if endpoint.limit_field != "max_completion_tokens":  # another company's server need not know the user's account
@@ -121,7 +142,7 @@ class OpenAITeacher:
         return self._count(text)
 
     def prompt_tokens(self, request: Request) -> int:
-        return count_messages(request, self._count) + MESSAGE_TOKENS * len(request.messages) + TEMPLATE_TOKENS
+        return prompt_bound(request, self._count, self._beside)
 
     def request_hash(self, request: Request) -> str:
         e = self.endpoint
@@ -132,7 +153,8 @@ class OpenAITeacher:
     def body(self, request: Request) -> dict[str, Any]:
         """The fields of one chat completion request."""
         e = self.endpoint
-        body: dict[str, Any] = {"model": e.model, "messages": list(request.messages), e.limit_field: request.max_tokens}
+        body: dict[str, Any] = {"model": e.model, "messages": list(request.messages)}
+        body[self._limit_field] = request.max_tokens
         if request.temperature is not None:
             body["temperature"] = request.temperature
         if self._format and not self.fell_back:
@@ -146,17 +168,18 @@ class OpenAITeacher:
         raw = self.call(
             lambda: self._client.post(self._chat, cast_to=bytes, body=body),
             f"item {request.item_id!r}",
-            "response_format" in body,
+            body,
         )
         return self.read(bytes(raw).decode("utf-8", "replace"), request)
 
-    def call(self, send: Callable[[], Any], what: str, structured: bool = False) -> Any:
-        """What one HTTP request through the client returns; its failure as a TeacherError that names `what`."""
+    def call(self, send: Callable[[], Any], what: str, fields: Container[str] = ()) -> Any:
+        """What one HTTP request through the client returns; its failure as a TeacherError that names `what`. `fields`
+        are those that the request had."""
         error: TeacherError
         try:
             return send()
         except self._openai.APIStatusError as e:
-            error = self.status_error(e.response, e.body, what, structured)
+            error = self.status_error(e.response, e.body, what, fields)
         except self._openai.APIConnectionError as e:
             error = self._connection_error(e, what)
         except self._openai.OpenAIError as e:
@@ -165,37 +188,38 @@ class OpenAITeacher:
             error = TeacherError(f"{what}: unreadable reply from {self.endpoint.host}", "malformed", retryable=True)
         raise error from None  # the cause holds the request with its headers
 
-    def _clean(self, text: str, most: int) -> str:
-        """What the server sent, without the key and cut; tokenizer tokens are left for `sanitize` to remove later."""
-        return (text.replace(self._key, "[key]") if self._key else text)[:most]
-
     def _connection_error(self, error: Exception, asked: str) -> TeacherError:
         cause = type(error.__cause__).__name__
+        if cause == "TooMuch":
+            message = f"{asked}: a reply of more than {self.most_bytes >> 20} MiB from {self.endpoint.host}"
+            return TeacherError(message, "too long")
         timeout = isinstance(error, self._openai.APITimeoutError)
         what = f"no answer within {self.endpoint.timeout_s:g} s" if timeout else f"the connection failed ({cause})"
         message = f"{asked}: {what} at {self.endpoint.host}"
         billed: Billed = "no" if cause in NEVER_SENT else "unknown"
         return TeacherError(message, "timeout" if timeout else "connection", retryable=True, billed=billed)
 
-    def status_error(self, response: Any, body: object, asked: str, structured: bool = False) -> TeacherError:
-        """The error behind an HTTP status; where a schema was sent and not taken, the next request goes without."""
+    def status_error(self, response: Any, body: object, asked: str, fields: Container[str] = ()) -> TeacherError:
+        """The error behind an HTTP status; where a field was sent and not taken, the next request goes without."""
         code = int(response.status_code)
         detail = body.get("error", body) if isinstance(body, dict) else body
         if not isinstance(detail, dict):
             detail = {"message": detail}
-        said = sanitize(self._clean(str(detail.get("message") or ""), 2000), 300)
-        status, scope, billed = _judge(code, str(detail.get("code") or detail.get("type") or ""), said)
-        if structured and is_refused(code, json.dumps(body, default=str)):
+        said = sanitize(str(detail.get("message") or "")[:2000], 300)
+        status, scope, billed = judge(code, str(detail.get("code") or detail.get("type") or ""), said)
+        whole = json.dumps(body, default=str)
+        if "response_format" in fields and is_refused(code, whole):
             return self._without_schema(code, said, asked)
-        should = response.headers.get("x-should-retry", "")
-        retryable = should == "true" or ((code in RETRIED or code >= 500) and should != "false")
-        message = f"{asked}: HTTP {code} ({status}) from {self.endpoint.host}: {said or 'no message'}"
-        if code == 401:
-            message += f"; check the key in the environment variable {self.endpoint.key_env or '(none named)'}"
+        host, e = self.endpoint.host, self.endpoint
+        if "max_tokens" in fields and code in (400, 422) and NEWER_LIMIT in whole and not e.token_field:
+            self._limit_field = NEWER_LIMIT
+            message = f"{asked}: HTTP {code} from {host}: it wants {NEWER_LIMIT}: {said}"
+            return TeacherError(message, "other limit field", billed="no", retryable=True, scope="item")
+        message = f"{asked}: HTTP {code} ({status}) from {host}: {said or 'no message'}"
         return TeacherError(
-            message,
+            message + remedy(code, said, e.base_url, e.key_env),
             status,
-            retryable=retryable and scope == "teacher",
+            retryable=is_retried(code, response.headers) and scope == "teacher",
             billed=billed,
             retry_after=retry_after(response.headers),
             scope=scope,
@@ -218,30 +242,20 @@ class OpenAITeacher:
             text, refusal = _text(message.get("content")), message.get("refusal")
             reason = str(choice.get("finish_reason") or "stop")
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            kept = Reply(self._clean(body, STORED_CHARS), None, None, "malformed", self.endpoint.model)
+            kept = Reply(redact(body)[:STORED_CHARS], None, None, "malformed", self.endpoint.model)
             message = f"item {request.item_id!r}: the reply of {self.endpoint.host} is not a chat completion"
             raise TeacherError(message, "malformed", billed="yes", reply=kept) from None
-        usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
-        counts = (_whole(usage.get("prompt_tokens")), _whole(usage.get("completion_tokens")))
-        model = str(data.get("model") or self.endpoint.model)[:200]
-        reply = Reply(self._clean(text or _text(refusal), STORED_CHARS), *counts, self._clean(reason, 40), model)
+        model = redact(str(data.get("model") or self.endpoint.model))[:200]
+        kept_text = redact(text or _text(refusal))[:STORED_CHARS]
+        reply = Reply(kept_text, *_counts(data.get("usage")), redact(reason)[:40], model)
         status = "filtered" if reason == "content_filter" else "refused" if refusal and not text else ""
-        if status or not text.strip():
-            message = f"item {request.item_id!r}: {status or 'empty'} reply from {self.endpoint.host}"
-            raise TeacherError(message, status or "empty", billed="yes", reply=reply, scope="item")
+        if status:
+            message = f"item {request.item_id!r}: {status} reply from {self.endpoint.host}"
+            raise TeacherError(message, status, billed="yes", reply=reply, scope="item")
+        if not text.strip():  # not the item's fault: several in a row stop the run, before they cost all there is
+            message = f"item {request.item_id!r}: empty reply from {self.endpoint.host}{empty_hint(reason)}"
+            raise TeacherError(message, "empty", billed="yes", reply=reply)
         return reply
-
-
-def _judge(code: int, kind: str, said: str) -> tuple[str, Literal["item", "teacher", "all"], Billed]:
-    """Status word, scope and billing of an HTTP error. A 4xx was turned away before any work was done, with two
-    exceptions; behind a 5xx the work may have been done and its result lost."""
-    if kind in FILTERED:
-        return "filtered", "item", "unknown"  # some providers charge for the prompt that they filtered
-    if kind == "context_length_exceeded" or "context length" in said.lower() or code == 413:
-        return "context overflow", "item", "no"
-    if code in (401, 402) or kind in OUT_OF_MONEY:
-        return ("not authorised" if code == 401 else "out of credit"), "all", "no"
-    return f"http {code}", "teacher", "unknown" if code == 408 or code >= 500 else "no"
 
 
 def _text(content: Any) -> str:
@@ -251,21 +265,14 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
+def _counts(usage: Any) -> tuple[int | None, int | None]:
+    """Prompt and completion tokens; what the total holds beyond them is hidden reasoning, billed as completion."""
+    named = usage if isinstance(usage, dict) else {}
+    prompt, completion, total = (_whole(named.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
+    if prompt is not None and completion is not None and total is not None:
+        completion = max(completion, total - prompt)
+    return prompt, completion
+
+
 def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by `retry-after-ms`, or `retry-after` in seconds or as an HTTP date; None where none is fit."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            wait = float(headers.get(name, "")) * unit
-        except ValueError:
-            continue
-        if not math.isnan(wait) and wait >= 0:
-            return wait
-    try:
-        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-        return max(0.0, date.timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None

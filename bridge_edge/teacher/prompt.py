@@ -16,6 +16,7 @@ from bridge_edge.data.card import ANSWER, Card
 from bridge_edge.data.samples import Sample
 from bridge_edge.errors import unknown
 from bridge_edge.teacher.base import Message
+from bridge_edge.teacher.keys import redact
 
 STYLES = {
     "steps": "Reason step by step before you answer: at most five short sentences, one step each, and only facts"
@@ -67,7 +68,7 @@ def build_prompt(
 
 
 def sanitize(text: str, max_chars: int = 20_000) -> str:
-    """`text` without hidden thoughts, control characters, special tokens and role labels, cut at `max_chars`.
+    """`text` without hidden thoughts, control characters, special tokens, role labels and keys, cut at `max_chars`.
 
     Removing one token may join the halves of another, so it is done again until nothing changes; a text nested deeper
     than a few layers is an attack and loses its brackets.
@@ -82,4 +83,5 @@ def sanitize(text: str, max_chars: int = 20_000) -> str:
             break
     else:
         text = re.sub(r"[<>\[\]|\uff5c]", "", text)
-    return re.sub(r"\n{3,}", "\n\n", text)[:max_chars].strip()
+    # Last, since what was removed may have stood between the halves of a key.
+    return redact(re.sub(r"\n{3,}", "\n\n", text))[:max_chars].strip()

@@ -226,6 +226,17 @@ def test_a_dead_teacher_trips_the_breaker(tmp_path: Path) -> None:
     assert "5 items in a row failed" in outcome.message
 
 
+def test_empty_replies_stop_the_run_before_they_cost_all(tmp_path: Path) -> None:
+    with (
+        serve(lambda n, b: (200, {}, chat("", finish_reason="length"))) as server,
+        Ledger(tmp_path / "l.sqlite", Caps(), PRICE) as ledger,
+    ):
+        outcome = ask_all(api(server), ledger, requests(50), 1)
+        assert ledger.totals().nano == bill(server)
+    assert (len(server.bodies), outcome.stopped_by, outcome.left) == (5, "teacher", 45)
+    assert "raise teacher.max_tokens" in outcome.message
+
+
 def test_a_long_pause_stops_instead_of_sleeping(tmp_path: Path) -> None:
     with (
         serve(lambda n, b: (429, {"Retry-After": "121"}, "{}")) as server,

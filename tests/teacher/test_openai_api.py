@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import email.utils
 import json
+import re
 import subprocess
 import sys
 import time
 import traceback
+from typing import Any
 
 import pytest
 from loopback import chat, serve
@@ -15,7 +17,9 @@ from loopback import chat, serve
 from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
 from bridge_edge.teacher.base import Reply, Request, TeacherError
-from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher, retry_after
+from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
+from bridge_edge.teacher.prompt import sanitize
+from bridge_edge.teacher.verdict import retry_after
 
 KEY = "sk-canary-0123456789abcdef"
 REQUEST = Request.of("item-7", "Is 2 even?", max_tokens=33, temperature=0.5)
@@ -28,8 +32,8 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-somebody")
 
 
-def teacher(url: str, timeout_s: float = 5.0, **more: object) -> OpenAITeacher:
-    return OpenAITeacher(Endpoint("toy", url, "TOY_KEY", timeout_s, **more), Price(1, 2))  # type: ignore[arg-type]
+def teacher(url: str, timeout_s: float = 5.0, **more: Any) -> OpenAITeacher:
+    return OpenAITeacher(Endpoint("toy", url, "TOY_KEY", timeout_s, **more), Price(1, 2))
 
 
 def ask(status: int, headers: dict, body: str | bytes, timeout_s: float = 5.0, delay: float = 0.0) -> Reply:
@@ -90,6 +94,8 @@ def test_the_key_is_not_part_of_the_hash(monkeypatch: pytest.MonkeyPatch) -> Non
         (400, '{"error": {"message": "bad field"}}', "http 400", False, "no", "teacher"),
         (400, '{"error": {"code": "content_filter", "message": "no"}}', "filtered", False, "unknown", "item"),
         (400, '{"error": {"code": "context_length_exceeded"}}', "context overflow", False, "no", "item"),
+        (400, '{"error": {"message": "Prompt is too long: 9 > 8"}}', "context overflow", False, "no", "item"),
+        (500, '{"error": {"message": "context window service down"}}', "http 500", True, "unknown", "teacher"),
         (401, '{"error": {"message": "who?"}}', "not authorised", False, "no", "all"),
         (402, "pay", "out of credit", False, "no", "all"),
         (403, "{}", "http 403", False, "no", "teacher"),
@@ -173,7 +179,12 @@ def test_useless_replies_are_paid_for() -> None:
     refused = json.loads(chat(""))
     refused["choices"][0]["message"].update(content=None, refusal="I will not.")
     assert fails(200, json.dumps(refused)).status == "refused"
-    assert fails(200, chat("  \n")).status == "empty"
+    empty = fails(200, chat("  \n"))
+    assert (empty.status, empty.scope) == ("empty", "teacher")  # several in a row stop the run
+    assert "raise teacher.max_tokens" in str(fails(200, chat("", finish_reason="length")))
+    called = json.loads(chat("", finish_reason="tool_calls"))
+    called["choices"][0]["message"].update(content=None, tool_calls=[{"id": "1"}], reasoning_content="Let me see.")
+    assert "called a tool" in str(fails(200, json.dumps(called)))
 
 
 def test_parts_are_joined() -> None:
@@ -210,6 +221,74 @@ def test_the_key_appears_in_no_error_and_no_reply() -> None:
     assert "TOY_KEY" in str(fails(401))
 
 
+def test_a_key_in_pieces_is_not_put_together_by_the_cleaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.loads(chat(f"{KEY[:9]}\u200b{KEY[9:]} and {KEY[:9]}<|x|>{KEY[9:]}.\nAnswer: yes"))
+    body["model"] = f"toy {KEY}"
+    reply = ask(200, {}, json.dumps(body))
+    assert sanitize(reply.text) == "[key] and [key].\nAnswer: yes"
+    assert reply.model == "toy [key]"
+    said = fails(400, json.dumps({"error": {"message": f"{KEY[:9]}\u200b{KEY[9:]}", "type": KEY}}))
+    assert KEY not in str(said) + said.status
+    monkeypatch.setenv("TOY_KEY", "none")  # where no key is needed, and a word of many answers
+    assert ask(200, {}, chat("none of them\nAnswer: no")).text == "none of them\nAnswer: no"
+
+
+def test_what_stands_beside_the_messages_is_part_of_the_bound() -> None:
+    plain = teacher("http://127.0.0.1:1/v1").prompt_tokens(REQUEST)
+    answers = tuple(f"a rather long answer {i}" for i in range(40))
+    schema = teacher("http://127.0.0.1:1/v1", structured="auto", answers=answers)
+    assert schema.prompt_tokens(REQUEST) >= plain + len("".join(answers))
+    tools = teacher("http://127.0.0.1:1/v1", extra={"tools": ["x" * 500]})
+    assert tools.prompt_tokens(REQUEST) >= plain + 500
+
+
+def test_hidden_tokens_that_only_the_total_shows_are_counted() -> None:
+    usage = {"prompt_tokens": 40, "completion_tokens": 8, "total_tokens": 148}
+    reply = ask(200, {}, chat("Answer: yes", usage=usage))
+    assert (reply.prompt_tokens, reply.completion_tokens) == (40, 108)
+    cached = {**usage, "total_tokens": 48, "prompt_tokens_details": {"cached_tokens": 32}}
+    assert ask(200, {}, chat("Answer: yes", usage=cached)).prompt_tokens == 40  # at the full price: never too low
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "hint"),
+    [
+        (404, "no such route", "should teacher.base_url end in /v1?"),
+        (400, "temperature 0.5 is not supported", "teacher.temperature=null"),
+        (401, "who?", "TOY_KEY"),
+    ],
+)
+def test_an_error_says_what_mends_it(status: int, said: str, hint: str) -> None:
+    body = json.dumps({"error": {"message": said}})
+    with serve(lambda n, b: (status, {}, body)) as server, pytest.raises(TeacherError) as error:
+        teacher(server.url.removesuffix("/v1")).ask(REQUEST)
+    assert hint in str(error.value)
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_slash_behind_the_address_changes_nothing(slash: str) -> None:
+    with serve(lambda n, b: (200, {}, chat("Answer: yes"))) as server:
+        one = teacher(server.url + slash)
+        assert one.ask(REQUEST).text == "Answer: yes"
+        assert one.request_hash(REQUEST) == teacher(server.url).request_hash(REQUEST)
+
+
+def test_an_endpoint_that_wants_the_newer_name_of_the_limit_gets_it() -> None:
+    def script(number: int, body: dict) -> tuple[int, dict[str, str], str]:
+        if "max_tokens" in body:
+            return 400, {}, '{"error": {"message": "Use \'max_completion_tokens\' instead.", "param": "max_tokens"}}'
+        return 200, {}, chat("Answer: yes")
+
+    with serve(script) as server:
+        one = teacher(server.url)
+        with pytest.raises(TeacherError) as error:
+            one.ask(REQUEST)
+        assert (error.value.billed, error.value.retryable, error.value.scope) == ("no", True, "item")
+        assert one.ask(REQUEST).text == "Answer: yes"
+    assert server.bodies[1]["max_completion_tokens"] == 33
+    assert "max_tokens" not in server.bodies[1]
+
+
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_a_missing_key_names_the_variable(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     monkeypatch.delenv("TOY_KEY") if value is None else monkeypatch.setenv("TOY_KEY", value)
@@ -244,12 +323,13 @@ def test_a_local_server_needs_no_key() -> None:
 
 
 def test_bad_endpoints_are_refused_without_showing_secrets() -> None:
-    for url in ("https://user:hunter2@host/v1", "https://host/v1?key=hunter2"):
+    for url in ("https://user:hunter2@host/v1", "https://host/v1?key=hunter2", "user:hunter2@host/v1"):
         with pytest.raises(UserError, match=r"teacher\.api_key_env") as error:
             Endpoint("toy", url)
         assert "hunter2" not in str(error.value)
-    with pytest.raises(UserError, match="base_url is 'host/v1'"):
-        Endpoint("toy", "host/v1")
+    for url in ("host/v1", "http:///v1", "http://host:port/v1", "http://host:99999/v1", "file:///v1", "http://[::1/v1"):
+        with pytest.raises(UserError, match=re.escape(f"base_url is '{url}'")):
+            Endpoint("toy", url)
     with pytest.raises(UserError, match="extra sets 'n'"):
         Endpoint("toy", extra={"n": 5})
     assert Endpoint("toy").limit_field == "max_completion_tokens"

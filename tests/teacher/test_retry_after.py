@@ -14,8 +14,9 @@ from bridge_edge.budget import Caps, Ledger
 from bridge_edge.prices import Price
 from bridge_edge.teacher.ask import Policy, ask_all
 from bridge_edge.teacher.base import Request
-from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher, retry_after
+from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
 from bridge_edge.teacher.outcome import until
+from bridge_edge.teacher.verdict import retry_after
 
 INF = float("inf")
 PRICE = Price(1, 2)
