@@ -27,12 +27,18 @@ def is_small(model: torch.nn.Module) -> bool:
     return sum(p.numel() for p in model.parameters()) < SMALL
 
 
+def draws(model: torch.nn.Module) -> bool:
+    """Whether a forward pass draws from torch's one random state: side by side, who draws first would be chance."""
+    dropout = getattr(getattr(model, "config", None), "attention_dropout", 0.0)
+    return model.training and bool(dropout or any(isinstance(m, torch.nn.Dropout) and m.p for m in model.modules()))
+
+
 @contextmanager
 def side_by_side(model: torch.nn.Module) -> Iterator[Map]:
     """A `map` whose calls run at once, one core each, and keep their order; the plain `map` where that cannot pay."""
     threads = torch.get_num_threads()
     device = next(model.parameters()).device
-    if threads < 2 or device.type != "cpu" or not is_small(model):
+    if threads < 2 or device.type != "cpu" or not is_small(model) or draws(model):
         yield map
         return
     torch.set_num_threads(1)

@@ -50,6 +50,15 @@ def test_a_large_model_works_one_piece_at_a_time(monkeypatch: pytest.MonkeyPatch
         assert run is map
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_a_model_that_draws_works_one_piece_at_a_time_while_it_trains() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.3))
+    with side_by_side(model) as run:
+        assert run is map
+    with side_by_side(model.eval()) as run:
+        assert run is not map
+
+
 def test_release_returns_without_complaint_and_frees_cycles() -> None:
     class Node:
         alive = 0
