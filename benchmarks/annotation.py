@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def main(recipe: str, items: int, rounds: int, engines: tuple[str, ...]) -> None
         }
         for engine in engines:
             writer = make_writer(spec.annotate.model_copy(update={"engine": engine}), wish, setting)
-            works[engine] = lambda writer=writer: of_writer(writer, pool)  # type: ignore[misc]
+            works[engine] = partial(of_writer, writer, pool)
         figures = measure(works, rounds)
     base = figures["model.generate, batch 64"]["per_cpu_second"]
     rows = [

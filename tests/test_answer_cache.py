@@ -21,7 +21,7 @@ from bridge_edge.recipe_io import load_recipe
 from bridge_edge.teacher.ask import Outcome, ask_all
 from bridge_edge.teacher.base import Reply, Request, digest
 
-PRICE = Price(1, 2)
+PRICE, NO_CAPS = Price(1, 2), Caps()
 
 
 class Toy:
@@ -50,7 +50,7 @@ def requests(*numbers: int, sample: int = 0) -> list[Request]:
     return [Request.of(f"item-{i}", f"Is {i} even?", 20, sample=sample) for i in numbers]
 
 
-def run(folder: Path, toy: Toy, wanted: list[Request], cache: AnswerCache | None, caps: Caps = Caps()) -> Outcome:  # noqa: B008
+def run(folder: Path, toy: Toy, wanted: list[Request], cache: AnswerCache | None, caps: Caps = NO_CAPS) -> Outcome:
     folder.mkdir(exist_ok=True)
     with Ledger(folder / "ledger.sqlite", caps, PRICE) as ledger:
         outcome = ask_all(toy, ledger, wanted, 2, cache=cache)

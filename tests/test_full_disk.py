@@ -93,12 +93,16 @@ def test_every_write_of_a_ledger_may_fail(tmp_path: Path) -> None:
     assert {"run the same command again" in error.hint for error in refused} == {True}
 
 
+def begin(path: Path) -> None:
+    Ledger(path, Caps(), PRICE).close()
+
+
 def test_every_write_of_a_new_ledger_may_fail(tmp_path: Path) -> None:
     refused: list[UserError] = []
     for step in range(24):
         path = tmp_path / f"{step}.sqlite"
         with files_up_to(step * 4096 // 2):
-            error = refusal(lambda path=path: Ledger(path, Caps(), PRICE).close())  # type: ignore[misc]
+            error = refusal(partial(begin, path))
         refused += [error] if error else []
         check(path, {})
     assert 3 < len(refused) < 24

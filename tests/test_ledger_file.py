@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,14 @@ from bridge_edge.ledger_file import LEDGER
 from bridge_edge.sqlite_file import Kind, SqliteFile
 
 
-def together(count: int, work: object) -> list[BaseException]:
+def together(count: int, work: Callable[[], object]) -> list[BaseException]:
     """Run `work` in `count` threads that start at once; returns what they raised."""
     barrier, raised = threading.Barrier(count), []
 
     def run() -> None:
         barrier.wait()
         try:
-            work()  # type: ignore[operator]
+            work()
         except BaseException as error:
             raised.append(error)
 
@@ -92,10 +93,14 @@ def test_a_foreign_database_that_appears_while_looking_is_not_written_to(
     assert [p.name for p in tmp_path.iterdir()] == ["l.sqlite"]
 
 
+def totals(path: Path) -> object:
+    return Ledger(path).totals()
+
+
 def test_threads_that_open_a_new_ledger_together(tmp_path: Path) -> None:
     for number in range(20):
         path = tmp_path / f"{number}.sqlite"
-        assert together(8, lambda path=path: Ledger(path).totals()) == []
+        assert together(8, partial(totals, path)) == []
 
 
 OPENER = """

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def test_samples_without_answers_are_timed_and_not_scored(tmp_path: Path) -> Non
 
 def test_a_student_that_says_nothing(tmp_path: Path) -> None:
     class Mute(RuleRuntime):
-        def stream(self, ids, max_new_tokens):  # type: ignore[no-untyped-def]
+        def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
             self.seen.append(list(ids))
             return iter(())
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,8 +60,8 @@ def kernel(root: Path, monkeypatch: pytest.MonkeyPatch, *controllers: str) -> No
     (root / "cgroup.controllers").write_text("cpu memory", encoding="utf-8")
     real = Path.mkdir
 
-    def mkdir(path: Path, *args: object, **options: object) -> None:
-        real(path, *args, **options)  # type: ignore[arg-type]
+    def mkdir(path: Path, *args: Any, **options: Any) -> None:
+        real(path, *args, **options)
         for name in ("cgroup.procs", *controllers):
             (path / name).write_text("", encoding="utf-8")
 

@@ -66,7 +66,7 @@ VALUES = {"general.name"}
 KINDS = ("qwen2", "qwen3", "llama")
 
 
-def fields(reader: GGUFReader) -> dict[str, object]:
+def fields(reader: GGUFReader) -> dict[str, Any]:
     return {k: f.contents() for k, f in reader.fields.items() if not k.startswith("GGUF.")}
 
 
@@ -130,10 +130,10 @@ def test_gemma_is_converted_alike(quant: str, tmp_path: Path) -> None:
     b = convert(folder, "", quant)
     same_tensors(a, b)
     mine, reference = fields(a), fields(b)
-    used = [kind != 5 for kind in mine["tokenizer.ggml.token_type"]]  # type: ignore[attr-defined]
+    used = [kind != 5 for kind in mine["tokenizer.ggml.token_type"]]
     for side in (mine, reference):  # nobody reads the scores of padding, which the two number differently
         scores = side["tokenizer.ggml.scores"]
-        side["tokenizer.ggml.scores"] = [s for s, u in zip(scores, used, strict=True) if u]  # type: ignore[call-overload]
+        side["tokenizer.ggml.scores"] = [s for s, u in zip(scores, used, strict=True) if u]
     assert mine.keys() - reference.keys() <= OURS
     assert reference.keys() - mine.keys() <= THEIRS
     differing = {k for k in mine.keys() & reference.keys() if mine[k] != reference[k]}

@@ -203,7 +203,7 @@ def test_recurrent_models_are_refused() -> None:
         config = Qwen3NextConfig(num_hidden_layers=4)
 
     with pytest.raises(UserError, match="qwen3_next"):
-        new_cache(Shell(), 8)  # type: ignore[arg-type]
+        new_cache(Shell(), 8)  # type: ignore[arg-type]  # a config is all that is read
 
 
 def test_batches_hold_every_row_once_within_both_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batch_server import BatchServer, Hang, Result, good, serve_batches
@@ -34,15 +35,15 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOY_KEY", KEY)
 
 
-def api(server: BatchServer, **more: object) -> BatchTeacher:
-    return BatchTeacher(Endpoint("toy", server.url, "TOY_KEY", 5.0, **more), PRICE)  # type: ignore[arg-type]
+def api(server: BatchServer, **more: Any) -> BatchTeacher:
+    return BatchTeacher(Endpoint("toy", server.url, "TOY_KEY", 5.0, **more), PRICE)
 
 
 def requests(n: int, max_tokens: int = 20) -> list[Request]:
     return [Request.of(f"item-{i}", f"Is {i} even?", max_tokens) for i in range(n)]
 
 
-def go(server: BatchServer, folder: Path, n: int = 5, caps: Caps | None = None, **more: object) -> Outcome:
+def go(server: BatchServer, folder: Path, n: int = 5, caps: Caps | None = None, **more: Any) -> Outcome:
     with Ledger(folder / "l.sqlite", caps or Caps(), PRICE) as ledger:
         return ask_in_batches(api(server, **more), ledger, requests(n), patience=QUICK)
 

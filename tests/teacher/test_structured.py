@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback import Scripted, chat, serve
@@ -20,8 +22,8 @@ CHOICES = ("Yes", "No")
 REFUSAL = '{"error": {"message": "Invalid parameter: response_format of type json_schema is not supported"}}'
 
 
-def teacher(url: str, mode: str, **more: object) -> OpenAITeacher:
-    endpoint = Endpoint("toy", url, "", 5.0, structured=mode, answers=CHOICES, **more)  # type: ignore[arg-type]
+def teacher(url: str, mode: Any, **more: Any) -> OpenAITeacher:
+    endpoint = Endpoint("toy", url, "", 5.0, structured=mode, answers=CHOICES, **more)
     return OpenAITeacher(endpoint, Price(1, 2))
 
 
@@ -40,7 +42,7 @@ def test_the_schema_names_the_choices_and_nothing_else_is_allowed() -> None:
     assert "enum" not in json.dumps(response_format(()))
 
 
-def test_a_refusal_is_met_once_and_the_rest_goes_without(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_refusal_is_met_once_and_the_rest_goes_without(tmp_path: Path) -> None:
     def script(number: int, body: dict) -> Scripted:
         if "response_format" in body:
             return 400, {}, REFUSAL
