@@ -11,11 +11,10 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from loopback import chat
+from tests.teacher.loopback import Silent, chat, listening
 
 Result = tuple[int, str] | str
 
@@ -153,7 +152,7 @@ def _page(items: dict[str, dict], query: dict) -> dict[str, Any]:
 def serve_batches(behave: Callable[[str, dict, int], Result] = good) -> Iterator[BatchServer]:
     server = BatchServer(behave)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Silent):
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))
             server.keys.add(self.headers.get("Authorization", ""))
@@ -180,21 +179,5 @@ def serve_batches(behave: Callable[[str, dict, int], Result] = good) -> Iterator
             self.end_headers()
             self.wfile.write(data)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None:  # a client that is killed is part of the test
-            pass
-
-    http = Quiet(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{http.server_port}/v1"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with listening(Handler) as server.url:
         yield server
-    finally:
-        http.shutdown()
-        http.server_close()

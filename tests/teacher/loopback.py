@@ -53,11 +53,36 @@ class Server:
         return status, more, text
 
 
+class Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:  # a client that hangs up or is killed is part of a test
+        pass
+
+
+class Silent(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def listening(handler: type[Silent]) -> Iterator[str]:
+    """A server with this handler on a free port; yields its address."""
+    http = Quiet(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_port}/v1"
+    finally:
+        http.shutdown()
+        http.server_close()
+
+
 @contextmanager
 def serve(script: Callable[[int, dict], Scripted], delay: float = 0.0) -> Iterator[Server]:
     server = Server(script, delay)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Silent):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status, headers, text = server.handle(body, dict(self.headers))
@@ -73,21 +98,5 @@ def serve(script: Callable[[int, dict], Scripted], delay: float = 0.0) -> Iterat
             self.end_headers()
             self.wfile.write(data[: len(data) // 2] if status == HALF else data)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None:  # a client that hangs up is part of the test
-            pass
-
-    http = Quiet(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{http.server_port}/v1"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with listening(Handler) as server.url:
         yield server
-    finally:
-        http.shutdown()
-        http.server_close()

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from loopback import Scripted, Server, chat, serve
 
 from bridge_edge.budget import Caps, Ledger
 from bridge_edge.errors import UserError
@@ -22,6 +21,7 @@ from bridge_edge.prices import Price
 from bridge_edge.teacher.ask import Policy, Progress, ask_all
 from bridge_edge.teacher.base import Reply, Request, TeacherError, digest, quarter
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
+from tests.teacher.loopback import Scripted, Server, chat, serve
 
 KEY = "sk-canary-0123456789abcdef"
 PRICE = Price(1, 2)

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_server import BatchServer, Hang, Result, good, serve_batches
-from loopback import chat
 
 from bridge_edge.budget import Caps, Ledger
 from bridge_edge.errors import UserError
@@ -24,6 +22,8 @@ from bridge_edge.teacher.batch_run import ask_in_batches
 from bridge_edge.teacher.batch_steps import Patience
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
 from bridge_edge.teacher.outcome import Outcome, Progress
+from tests.teacher.batch_server import BatchServer, Hang, Result, good, serve_batches
+from tests.teacher.loopback import chat
 
 KEY = "sk-canary-0123456789abcdef"
 PRICE = Price(Decimal("0.5"), 1)

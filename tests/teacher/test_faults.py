@@ -12,7 +12,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from loopback import HALF, RESET, Scripted, Server, chat, serve
 
 from bridge_edge.apprenticeship import LEDGER, teach
 from bridge_edge.budget import Ledger
@@ -23,6 +22,7 @@ from bridge_edge.phases import Context
 from bridge_edge.prices import Price
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.teacher.outcome import Policy
+from tests.teacher.loopback import HALF, RESET, Scripted, Server, chat, serve
 
 KEY = "sk-canary-fedcba9876543210"
 ITEMS, CAP = 4, 0.01  # the cap holds some worst cases (about 0.0016 each), not all that could be tried

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from loopback import chat, serve
 
 from bridge_edge.budget import Caps, Ledger, Totals
 from bridge_edge.prices import Price
@@ -15,6 +14,7 @@ from bridge_edge.teacher.base import Request
 from bridge_edge.teacher.meter import Meter
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
 from bridge_edge.teacher.outcome import Progress
+from tests.teacher.loopback import chat, serve
 
 
 def state(done: int, spent: int, unsettled: int = 0, failed: int = 0) -> Progress:

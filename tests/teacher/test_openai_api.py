@@ -12,7 +12,6 @@ import traceback
 from typing import Any
 
 import pytest
-from loopback import chat, serve
 
 from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
@@ -20,6 +19,7 @@ from bridge_edge.teacher.base import Reply, Request, TeacherError
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
 from bridge_edge.teacher.prompt import sanitize
 from bridge_edge.teacher.verdict import retry_after
+from tests.teacher.loopback import chat, serve
 
 KEY = "sk-canary-0123456789abcdef"
 REQUEST = Request.of("item-7", "Is 2 even?", max_tokens=33, temperature=0.5)

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from loopback import Scripted, chat, serve
 
 from bridge_edge.budget import Caps, Ledger
 from bridge_edge.prices import Price
@@ -17,6 +16,7 @@ from bridge_edge.teacher.base import Request
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
 from bridge_edge.teacher.outcome import until
 from bridge_edge.teacher.verdict import retry_after
+from tests.teacher.loopback import Scripted, chat, serve
 
 INF = float("inf")
 PRICE = Price(1, 2)

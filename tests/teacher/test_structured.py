@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Scripted, chat, serve
 
 from bridge_edge.budget import Caps, Ledger
 from bridge_edge.data.card import Parsed
@@ -17,6 +16,7 @@ from bridge_edge.teacher.ask import Policy, ask_all
 from bridge_edge.teacher.base import Request, TeacherError
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
 from bridge_edge.teacher.structured import read_reply, response_format
+from tests.teacher.loopback import Scripted, chat, serve
 
 CHOICES = ("Yes", "No")
 REFUSAL = '{"error": {"message": "Invalid parameter: response_format of type json_schema is not supported"}}'

@@ -14,12 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from loopback import chat, serve
 
 from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
 from bridge_edge.teacher.base import Request, TeacherError
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
+from tests.teacher.loopback import chat, serve
 
 REQUEST = Request.of("a", "Is 2 even?", 20)
 GOOD = chat("Answer: yes").encode()
