@@ -2,8 +2,8 @@
 
 llama.cpp re-implements each pre-tokenizer under a name. The name is found from the split pattern in tokenizer.json,
 never guessed from the architecture, and every export is then checked on a probe corpus: a wrong name or a lost
-special token changes token ids and silently ruins a good model. Two families are covered: byte-level BPE, and BPE
-with byte fallback over "▁" (Gemma, Llama 2). Not covered: Unigram and WordPiece.
+special token changes token ids and silently ruins a good model. Three families are covered: byte-level BPE, BPE with
+byte fallback over "▁" (Gemma, Llama 2), and Unigram (`gguf_unigram.py`). Not covered: WordPiece.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from gguf import GGUFWriter, TokenType
 
 from bridge_edge.errors import UserError
+from bridge_edge.export.gguf_unigram import write_unigram
 from bridge_edge.runtimes.gguf_header import EOS_KEY, FORMS, NORMALIZER_KEY, Form
 
 _HEAD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -61,9 +62,11 @@ def spec(folder: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"{path} is missing or unreadable", "save the tokenizer with save_pretrained") from None
-    if data.get("model", {}).get("type") != "BPE":
-        kind = data.get("model", {}).get("type")
-        raise UserError(f"tokenizer model {kind!r} cannot be exported to GGUF", "supported: BPE; or export to onnx")
+    kind = data.get("model", {}).get("type")
+    if kind not in ("BPE", "Unigram"):
+        raise UserError(
+            f"tokenizer model {kind!r} cannot be exported to GGUF", "supported: BPE, Unigram; or export to onnx"
+        )
     return dict(data)
 
 
@@ -117,15 +120,18 @@ def _is_byte_fallback(data: dict[str, Any]) -> bool:
 
 def token_table(data: dict[str, Any], rows: int) -> tuple[list[str], list[int]]:
     """Tokens by id with llama.cpp's types; ids of the embedding matrix beyond the tokenizer become unused fillers."""
-    vocab = {int(i): token for token, i in data["model"]["vocab"].items()}
+    listed = data["model"]["vocab"]
+    unigram = isinstance(listed, list)
+    vocab = dict(enumerate(token for token, _ in listed)) if unigram else {int(i): t for t, i in listed.items()}
     kinds = dict.fromkeys(vocab, int(TokenType.NORMAL))
     if _is_byte_fallback(data):
         kinds.update({i: int(TokenType.BYTE) for i, t in vocab.items() if re.fullmatch(r"<0x[0-9A-F]{2}>", t)})
     for added in data.get("added_tokens", []):
         vocab[added["id"]] = added["content"]
         kinds[added["id"]] = int(TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED)
-    if data["model"].get("unk_token") in data["model"]["vocab"]:
-        kinds[data["model"]["vocab"][data["model"]["unk_token"]]] = int(TokenType.UNKNOWN)
+    unknown_id = data["model"].get("unk_id") if unigram else listed.get(data["model"].get("unk_token"))
+    if unknown_id is not None:
+        kinds[unknown_id] = int(TokenType.UNKNOWN)
     if max(vocab) >= rows:
         raise UserError(
             f"the tokenizer has ids up to {max(vocab)} but the model only {rows} embeddings",
@@ -168,7 +174,9 @@ def write_tokenizer(writer: GGUFWriter, folder: Path, tokenizer: Any, rows: int,
     """All tokenizer metadata of `folder` for a model with `rows` embeddings."""
     data = spec(folder)
     tokens, kinds = token_table(data, rows)
-    if _is_byte_fallback(data):
+    if data["model"]["type"] == "Unigram":
+        write_unigram(writer, data, rows)
+    elif _is_byte_fallback(data):
         writer.add_tokenizer_model("llama")
         writer.add_tokenizer_pre("default")
         writer.add_token_scores(_scores(data, tokens))
@@ -213,7 +221,8 @@ def verify_tokens(path: Path, folder: Path, tokenizer: Any, extra: Sequence[str]
     """Compare token ids of llama.cpp and the original on all probes; how many texts agreed, or TokenMismatch."""
     from bridge_edge.runtimes.llama_native import load_model, native, tokenize, vocabulary
 
-    form = None if _is_byte_fallback(spec(folder)) else _normal_form(spec(folder))
+    data = spec(folder)
+    form = None if _is_byte_fallback(data) or data["model"]["type"] == "Unigram" else _normal_form(data)
     model = load_model(path, vocab_only=True)
     try:
         vocab = vocabulary(model)
