@@ -23,6 +23,7 @@ SERIES = tuple(f"#03030{k}" for k in range(6))
 VARIABLES = {INK: "--ink", LINE: "--line", **{colour: f"--c{k}" for k, colour in enumerate(SERIES)}}
 MARKS, DASHES = ("o", "s", "^", "D", "v", "P"), ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 WIDTH = 5.2  # inches: on a telephone's screen the letters then keep about their size
+MOST_MARKS = 6  # of an axis: more would run into each other
 LOG_FROM = 8.0  # spread of the values from which their axis is logarithmic
 
 
@@ -98,6 +99,8 @@ def intervals(name: str, label: str, points: Sequence[Point], mark: tuple[str, f
         if spreads([p.low for p in points] + [p.high for p in points]):
             axes.set_xscale("log")
             plain_numbers(axes.xaxis)
+        else:
+            axes.locator_params(axis="x", nbins=MOST_MARKS)
         axes.set_yticks(rows, [short(p.label) for p in points])
         axes.set_ylim(-0.6, len(points) - 0.4)
         axes.grid(visible=False, axis="y")
@@ -117,6 +120,8 @@ def trade(name: str, across: str, up: str, points: Sequence[Point]) -> str:
         if spreads([p.x for p in points]):
             axes.set_xscale("log")
             plain_numbers(axes.xaxis)
+        else:
+            axes.locator_params(axis="x", nbins=MOST_MARKS)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
@@ -165,11 +170,11 @@ def spreads(values: Sequence[float]) -> bool:
 
 def plain_numbers(axis: Any) -> None:
     """On a logarithmic axis say 2 and 0.5, not powers of ten."""
-    from matplotlib.ticker import LogFormatter, LogLocator, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(LogLocator(subs=(2, 5)))
-    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2.1, 0.5)))
+    axis.set_minor_formatter(StrMethodFormatter("{x:g}"))
 
 
 def short(label: str, most: int = 34) -> str:

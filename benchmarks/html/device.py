@@ -24,7 +24,7 @@ def exports(facts: Facts) -> Section:
         parity, name = found.get("parity") or {}, name_of(found)
         blocks += [Note(f"{name}: {failure}", warning=True) for failure in parity.get("failures", ())]
         if found.get("fallbacks"):
-            blocks.append(Note(f"{name}: {len(found['fallbacks'])} tensors in another type than was asked for."))
+            blocks.append(Note(f"{name}: {len(found['fallbacks'])} of its tensors in another type than asked for."))
     if not rows:
         blocks.append(Note("Nothing has been exported yet; bridge-edge export makes a GGUF or ONNX file."))
     return Section("exports", "Exports and parity", blocks)
