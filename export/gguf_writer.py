@@ -1,4 +1,4 @@
-"""Convert a checkpoint in hub layout (Qwen2, Qwen3, Llama, Gemma 3 text) to GGUF.
+"""Convert a checkpoint in hub layout (Qwen2, Qwen3, Llama, Gemma 3 text, ERNIE 4.5 dense) to GGUF.
 
 Tensors are read and written one at a time, so a conversion needs the memory of one tensor. Matrices take the asked
 type; norms and biases stay F32. What differs between architectures is a table. Not covered: mixture of experts,
@@ -49,6 +49,7 @@ ARCHS = {
     "qwen3": Arch(MODEL_ARCH.QWEN3),
     "llama": Arch(MODEL_ARCH.LLAMA, permute=True),
     "gemma3_text": Arch(MODEL_ARCH.GEMMA3, norm_offset=1.0),
+    "ernie4_5": Arch(MODEL_ARCH.ERNIE4_5),  # rotates neighbours on the hub already
 }
 DIRECT = {
     "F32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),

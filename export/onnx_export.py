@@ -36,7 +36,13 @@ from bridge_edge.runtimes.torch_runtime import end_tokens, load_tokenizer
 
 BUILT = "model.onnx"  # the builder's name for it
 # architecture -> what it is called in messages; others may work but were never compared with the original
-ARCHITECTURES = ("Gemma3ForCausalLM", "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+ARCHITECTURES = (
+    "Ernie4_5ForCausalLM",
+    "Gemma3ForCausalLM",
+    "LlamaForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+)
 # Keys of config.json that say where it came from or name code; no runtime of an ONNX folder needs them.
 LEFT_OUT = ("_name_or_path", "auto_map", "quantization_config", "torch_dtype", "dtype")
 NO_BLOCKS = Blocks()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    Ernie4_5Config,
     Gemma3TextConfig,
     LlamaConfig,
     PreTrainedTokenizerFast,
@@ -38,7 +39,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def config(kind: str, hidden: int = 64, **changes: Any) -> Any:
-    """A config of one architecture: "qwen2", "qwen3", "llama" or "gemma3"."""
+    """A config of one architecture: "qwen2", "qwen3", "llama", "ernie" or "gemma3"."""
     shared = {
         "vocab_size": VOCAB,
         "hidden_size": hidden,
@@ -58,6 +59,8 @@ def config(kind: str, hidden: int = 64, **changes: Any) -> Any:
         return Qwen3Config(**{**shared, "head_dim": 32, "tie_word_embeddings": True, **changes})
     if kind == "llama":
         return LlamaConfig(**{**shared, "tie_word_embeddings": False, **changes})
+    if kind == "ernie":
+        return Ernie4_5Config(**{**shared, "head_dim": 32, "tie_word_embeddings": True, **changes})
     gemma = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16, "num_hidden_layers": 6}
     return Gemma3TextConfig(**{**shared, **gemma, **changes})
 

@@ -129,7 +129,7 @@ def test_the_builders_lm_head_confusion_is_refused(tmp_path: Path) -> None:
     assert export_student(folder, tmp_path / "out", "gguf", "F16", tiny.PROMPTS, 1).parity["passed"]
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "llama", "gemma3"])
+@pytest.mark.parametrize("kind", ["qwen3", "llama", "gemma3", "ernie"])
 def test_onnx_of_other_architectures(kind: str, tmp_path: Path) -> None:
     folder = tiny.checkpoint(tmp_path / "m", kind)
     done = export_student(folder, tmp_path / "out", "onnx", "fp32", tiny.PROMPTS, 1)

@@ -52,6 +52,8 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}},
     ),
     "gemma3": ("gemma3", {}),
+    "ernie": ("ernie", {}),
+    "ernie untied": ("ernie", {"tie_word_embeddings": False}),
 }
 
 
