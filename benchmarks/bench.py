@@ -17,6 +17,7 @@ together. A report has one schema, `schema.Report`, whose version is `SCHEMA`:
     memory        see `memory.use`; null if not asked for
     quality       see `evaluate.to_json`, with seconds and samples_per_s; null without gold answers. Its "paired"
                   compares with the first artifact on the same items (a is this one, b the first)
+    thinking      see `thinking.sweep`; only where budgets of reasoning were asked for
     environment   processor, cores, versions, thread settings, pinning, time
     contention    see `guard.Guard.report`
     publishable   false where `reasons` says that the machine was busy, slowed down, or the run was too short

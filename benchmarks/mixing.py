@@ -55,9 +55,11 @@ def measure(arm: str, vocab: int, hidden: int, ta_hidden: int, tokens: int) -> d
 def model(vocab: int, hidden: int) -> Any:
     from transformers import AutoModelForCausalLM, Qwen2Config
 
-    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    shape: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     return AutoModelForCausalLM.from_config(
-        Qwen2Config(vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, **shape)
+        Qwen2Config(
+            vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, tie_word_embeddings=True, **shape
+        )
     )
 
 

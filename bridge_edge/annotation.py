@@ -17,7 +17,7 @@ from typing import Any
 
 from bridge_edge.curriculum import DECISIONS
 from bridge_edge.data.pool import load_task
-from bridge_edge.data.samples import Sample, write_jsonl
+from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish, vote
 from bridge_edge.generate.filters import Entry, Row, sift, table
@@ -25,8 +25,10 @@ from bridge_edge.generate.writers import Setting, make_writer
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
+from bridge_edge.thinking import FILE, budgeted
 
 CHUNK = 16  # times `batch_rows`: written, or lost with a kill, at once; long enough to keep all slots busy
+ANNOTATIONS = "annotations.jsonl"
 LEDGER = "assistant.sqlite"  # calls to an assistant that is served elsewhere
 
 
@@ -60,7 +62,12 @@ def annotate(ctx: Context, out: Path) -> Metrics:
     drafts: dict[str, list[Draft]] = {}
     for record in map(json.loads, _whole_lines(lines)):
         drafts.setdefault(record["id"], []).append(Draft.of(record))
-    return _keep(recipe, pool, drafts, out)
+    metrics = _keep(recipe, pool, drafts, out)
+    if recipe.reasoning.budgets:
+        kept = list(read_jsonl(out / ANNOTATIONS))
+        made, metrics["budgets"] = budgeted(kept, drafts, recipe, str(ctx.folder("apprentice")), ctx.device)
+        write_jsonl(out / FILE, made)
+    return metrics
 
 
 def _whole_lines(path: Path) -> list[str]:
@@ -103,7 +110,7 @@ def _keep(recipe: Recipe, pool: Sequence[Sample], drafts: dict[str, list[Draft]]
             f"no annotation of the assistant was usable ({most.removed} of {len(pool)} fell to {most.name!r})",
             "raise the budget, train it longer with ta.epochs, or loosen the filters (annotate.*)",
         )
-    write_jsonl(out / "annotations.jsonl", [e.annotated() for e in kept])
+    write_jsonl(out / ANNOTATIONS, [e.annotated() for e in kept])
     return _metrics(recipe, entries, kept, rows, sum(d.tokens for some in drafts.values() for d in some))
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bridge_edge.data.card import ANSWER, Card, parse
+from bridge_edge.data.thinking import asked, budgets_of
 from bridge_edge.runtimes.base import Runtime
+from bridge_edge.runtimes.think import Thinking
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, str | None]:
@@ -23,26 +27,36 @@ def split_words(words: Sequence[str]) -> tuple[str | None, str | None]:
     return None, " ".join(words)
 
 
-def ask_prompt(card: Card | None, question: str) -> str:
-    """The user message: a card with one column frames the question unless it already ends as the card's prompt does."""
-    if card is None or card.columns() != ["text"]:
-        return question
-    tail = card.prompt.partition("{text}")[2].strip()
-    if tail and question.rstrip().endswith(tail):
-        return question.strip()
-    return card.render({"text": question})
+def ask_prompt(card: Card | None, question: str, think: int | None = None) -> str:
+    """The user message: a card with one column frames the question unless it already ends as the card's prompt does.
+    A budget is named to a student that has learnt what that means."""
+    if card is not None and card.columns() == ["text"]:
+        tail = card.prompt.partition("{text}")[2].strip()
+        framed = tail and question.rstrip().endswith(tail)
+        question = question.strip() if framed else card.render({"text": question})
+    return asked(question, think) if think and budgets_of(card) else question
 
 
-def answer_once(runtime: Runtime, question: str, max_new_tokens: int | None, show: bool = True) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Bounds:
+    """New tokens at most (the card's bound where None), and tokens of reasoning at most (None: as many as it takes)."""
+
+    new: int | None = None
+    think: int | None = None
+
+
+def answer_once(runtime: Runtime, question: str, bounds: Bounds = Bounds(), show: bool = True) -> dict[str, Any]:
     """Stream the rationale dimmed and the answer plain; returns rationale, answer, text, tokens and timings."""
     card = runtime.card
-    prompt = ask_prompt(card, question)
-    bound = max_new_tokens or (card.max_new_tokens if card else 256)
+    prompt = runtime.chat(ask_prompt(card, question, bounds.think))
+    thinking = Thinking(runtime, bounds.think) if bounds.think else None
+    bound = bounds.new or (card.max_new_tokens if card else 256)
+    tokens = thinking.stream(prompt) if thinking else runtime.stream(prompt, bound)
     start = time.perf_counter()
     ids: list[int] = []
     first = 0.0
     write = _writer() if show else None
-    for token in runtime.stream(runtime.chat(prompt), bound):
+    for token in islice(tokens, bounds.new):
         first = first or time.perf_counter() - start
         ids.append(token)
         if write:
@@ -55,7 +69,8 @@ def answer_once(runtime: Runtime, question: str, max_new_tokens: int | None, sho
         click.echo()
         if parsed.answer is None:
             click.secho("no answer could be read from this reply", fg="yellow", err=True)
-        click.secho(f"{len(ids)} tokens, first after {first * 1000:.0f} ms, {speed}", dim=True, err=True)
+        said = f"{len(ids)} tokens, first after {first * 1000:.0f} ms, {speed}"
+        click.secho(", ".join([said, *_thought(thinking, card)]), dim=True, err=True)
     return {
         "question": question,
         "rationale": parsed.rationale,
@@ -65,7 +80,16 @@ def answer_once(runtime: Runtime, question: str, max_new_tokens: int | None, sho
         "ttft_s": round(first, 4),
         "seconds": round(seconds, 4),
         "runtime": runtime.name,
+        **({"think": bounds.think, "thought": thinking.tokens, "closed": thinking.closed} if thinking else {}),
     }
+
+
+def _thought(thinking: Thinking | None, card: Card | None) -> list[str]:
+    """What is said of a budget: tokens thought, whether the bound had to be enforced, and whether it was all."""
+    if thinking is None:
+        return []
+    said = [f"thought {thinking.tokens} of {thinking.budget}{' (closed at the bound)' if thinking.closed else ''}"]
+    return said if budgets_of(card) else [*said, "this student has not learnt budgets, so the bound alone holds"]
 
 
 def _writer() -> Callable[[str], None]:
@@ -88,7 +112,7 @@ def _writer() -> Callable[[str], None]:
     return write
 
 
-def answer_loop(runtime: Runtime, max_new_tokens: int | None) -> None:
+def answer_loop(runtime: Runtime, bounds: Bounds = Bounds()) -> None:
     """Ask until an empty line or the end of the input."""
     name = runtime.card.recipe if runtime.card else runtime.path.name
     click.echo(f"{name} ({runtime.name}); an empty line ends", err=True)
@@ -100,4 +124,4 @@ def answer_loop(runtime: Runtime, max_new_tokens: int | None) -> None:
             return
         if not question:
             return
-        answer_once(runtime, question, max_new_tokens)
+        answer_once(runtime, question, bounds)

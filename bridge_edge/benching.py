@@ -47,6 +47,7 @@ class Request:
     context: bool = False
     device: str = ""
     constrained: bool = False
+    think: str = ""
     keep: bool = True
     runs_dir: Path = Path("runs")
 
@@ -101,15 +102,32 @@ def bench_models(request: Request) -> tuple[list[dict[str, Any]], str]:
         where = device(request.device)
         return (constrained if request.constrained else predictions)(request, where)
     paths = paths_of(request)
-    samples = items_of(request, paths[0])
+    samples, budgets = items_of(request, paths[0]), numbers(request.think, "--think")
+    if budgets and any(sample.answer is None for sample in samples):
+        raise UserError("--think needs items with answers", "name their column with --columns answer=COLUMN")
     say(f"measuring {', '.join(str(p) for p in paths)} on {len(samples)} items")
     with pinned(max(options.thread_counts) if request.pin else None):
         reports = bench_many(paths, samples, options)
     for found in reports:
         fit_memory(found, cap, request.context)
+    text = report.table(reports)
+    if budgets:
+        text += f"\n\n{think(reports, samples, budgets)}"
     if request.keep:
         keep(HERE, reports)
-    return reports, report.table(reports)
+    return reports, text
+
+
+def think(reports: list[dict[str, Any]], samples: list[Sample], budgets: tuple[int, ...]) -> str:
+    """Put the figures at each budget of reasoning into the reports; returns their table."""
+    from bridge_edge.benchmarks import thinking
+
+    first: dict[str, dict[str, Any]] = {}  # of several thread counts, as accuracy is
+    for found in reports:
+        first.setdefault(found["artifact"]["path"], found)
+    for path, found in first.items():
+        found["thinking"] = thinking.sweep(Path(path), samples, budgets, found["protocol"]["threads"])
+    return thinking.table([found["thinking"] for found in first.values()])
 
 
 def fit_memory(found: dict[str, Any], cap: int | None, search: bool) -> None:

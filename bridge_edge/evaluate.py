@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
+
 from bridge_edge.data.card import Card, normal, parse
 from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError
@@ -178,6 +180,16 @@ def _newcombe(both: int, only_a: int, only_b: int, n: int) -> tuple[float, float
 
     difference = (only_a - only_b) / n
     return difference - reach(pa - la, ub - pb), difference + reach(ua - pa, pb - lb)
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, equal values sharing their mean rank; None where one side does not vary."""
+    ranks = []
+    for values in (a, b):
+        _, place, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
+    x, y = (r - r.mean() for r in ranks)
+    return float((x @ y) / math.sqrt((x @ x) * (y @ y))) if x.any() and y.any() else None
 
 
 def to_json(scores: Scores) -> dict[str, Any]:

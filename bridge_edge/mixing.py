@@ -24,7 +24,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from bridge_edge.data.encode import prompt_ids
 from bridge_edge.data.samples import Sample
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 from bridge_edge.generate.engine import generate
 from bridge_edge.recipe import Recipe
 from bridge_edge.train.batches import ANSWER, PROMPT, Encoded, bucket, collate
@@ -62,8 +62,9 @@ def vocabulary(model: str) -> int:
     try:
         return int(AutoConfig.from_pretrained(locate(model)).get_text_config().vocab_size)
     except (OSError, ValueError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot read the config of {model!r}: {first}", "check the name, or kd.mix=none") from error
+        raise UserError(
+            f"cannot read the config of {model!r}: {first_line(error)}", "check the name, or set kd.mix=none"
+        ) from error
 
 
 def mix_of(recipe: Recipe) -> Mix:

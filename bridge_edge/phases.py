@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from bridge_edge import mixing
+from bridge_edge import mixing, thinking
 from bridge_edge.curriculum import EASY, SHORT, SHUFFLED, alignment_note, easy_first, short_first, spread
 from bridge_edge.data.card import normal
 from bridge_edge.data.encode import ANSWER_TASK, encode_pairs, encode_samples, prompt_ids
@@ -213,10 +213,11 @@ def tutor(ctx: Context, out: Path) -> Metrics:
     samples = [taught.get(s.id, s) for s in ctx.samples("annotate", "annotations")]
     present = {s.id for s in samples}
     samples += [s for s in taught.values() if s.id not in present]
+    budgeted = ctx.samples("annotate", "budgeted") if ctx.recipe.reasoning.budgets else []
     source, recipe, spec = str(ctx.folder("align")), ctx.recipe, ctx.recipe.tutor
     if spec.order == EASY:
         samples = easy_first(samples, ctx.folder("annotate"))
-    examples = encode_samples(load_tokenizer(source), samples, spec.format)
+    examples = encode_samples(load_tokenizer(source), samples + budgeted, spec.format)
     if spec.order == SHORT:
         examples = short_first(examples)
     ordered = 0 if spec.order == SHUFFLED else len(examples)
@@ -226,6 +227,9 @@ def tutor(ctx: Context, out: Path) -> Metrics:
     metrics = fit(ctx, out, source, recipe.student, examples, "tutoring", suffix, ordered=ordered, **changes)
     if taught_by:
         metrics["kd"] = mixing.figures(taught_by, str(out), examples, ctx.samples("data", "dev"), recipe)
+    if budgeted:
+        make_card(recipe, suffix, recipe.reasoning.budgets).save(out)
+        metrics["budgeted"] = len(budgeted)
     if recipe.align.skipped:
         scores = measure(ctx, out, ctx.samples("data", "dev"), "whether answers can be read", suffix)
         metrics["dev_parse_failures"] = round(scores.parse_failure_rate, 4)
@@ -272,4 +276,6 @@ def evaluate(ctx: Context, out: Path) -> Metrics:
         scores = measure(ctx, folder, test, f"test of the {name}", suffix)
         (out / f"{name}.json").write_text(json.dumps({**to_json(scores), "records": records_json(scores)}, indent=0))
         metrics[name] = {k: v for k, v in to_json(scores).items() if k != "per_task"}
+    if ctx.recipe.reasoning.budgets:
+        metrics["budgets"] = thinking.figures(ctx.folder("tutor"), test, ctx.recipe, ctx.device)
     return metrics

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from bridge_edge.recipe_methods import KdSpec
+from bridge_edge.recipe_methods import KdSpec, ReasoningSpec
 from bridge_edge.recipe_models import (
     AlignSpec,
     AnnotateSpec,
@@ -47,6 +47,7 @@ class Recipe(Spec):
     align: AlignSpec = AlignSpec()
     tutor: TutorSpec = TutorSpec()
     kd: KdSpec = KdSpec()
+    reasoning: ReasoningSpec = ReasoningSpec()
     baseline: BaselineSpec = BaselineSpec()
 
     @model_validator(mode="after")
@@ -85,12 +86,21 @@ class Recipe(Spec):
                 f"select.difficulty={self.select.difficulty} needs labels; with data.labels=none set "
                 "select.difficulty=entropy (or token-entropy, margin, disagreement)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _methods_fit(self) -> Recipe:
         if self.kd.on and not self.shared_tokenizer:
             raise ValueError(f"kd.mix={self.kd.mix} compares distributions over tokens; set shared_tokenizer=true")
         if self.kd.on and self.tutor.format == "multitask":
             raise ValueError(
                 f"kd.mix={self.kd.mix} needs tutor.format=rationale_answer: the assistant has not learnt multitask's "
                 "two tasks, so its distribution there teaches nothing"
+            )
+        if self.reasoning.budgets and (self.kd.on or self.tutor.format == "multitask"):
+            raise ValueError(
+                "reasoning.budgets needs kd.mix=none and tutor.format=rationale_answer: the assistant has not learnt "
+                "prompts that name a budget, and a student of multitask does not think before it answers"
             )
         return self
 
@@ -112,7 +122,7 @@ NEUTRAL: dict[str, Any] = {
     "tutor.order": "shuffled",
 }
 """Keys that came after version 0.1.0, each with the value at which it changes nothing."""
-METHODS = ("kd",)
+METHODS = ("kd", "reasoning")
 """Parts that say themselves which of their values are meant: none where the method is off."""
 
 

@@ -1,4 +1,5 @@
-"""Parts of the recipe that switch methods on top of BRIDGE on: labels mixed per token. Off by default.
+"""Parts of the recipe that switch methods on top of BRIDGE on: labels mixed per token, reasoning of a set length. Off
+by default.
 
 A method that is off is no part of a fingerprint: `meant()` names the values that shape a result, and nothing else.
 """
@@ -12,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from bridge_edge.recipe_task import Spec
 
 MIX_READS = {"static": ("share",), "curriculum": ("share", "rise"), "power": ("gamma",), "risk": ("alpha",)}
+FEWEST, MOST = 4, 8192  # tokens of reasoning that a budget may be
 DIVERGENCE_READS = {"skew": ("skew",), "alpha-beta": ("ab",)}
 
 
@@ -62,3 +64,21 @@ class KdSpec(Spec):
         if self.mix not in ("hard", "risk"):
             names |= {"divergence", *DIVERGENCE_READS.get(self.divergence, ())}
         return self.model_dump(mode="json", include=names)
+
+
+class ReasoningSpec(Spec):
+    """Reasoning of a length that the reader sets (BARD, arXiv 2511.01470): the student learns rationales of several
+    lengths to the same question, told apart by a control signal in the prompt."""
+
+    budgets: tuple[int, ...] = Field((), description="most tokens of a rationale, at each of which there are some")
+
+    @field_validator("budgets")
+    @classmethod
+    def _rising(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not FEWEST <= budget <= MOST for budget in value) or list(value) != sorted(set(value)):
+            raise ValueError(f"{list(value)} is no rising list of numbers from {FEWEST} to {MOST}, e.g. [16,32,64]")
+        return value
+
+    def meant(self) -> dict[str, Any]:
+        """The values that shape the student; none where the method is off."""
+        return self.model_dump(mode="json") if self.budgets else {}

@@ -104,7 +104,7 @@ STAGES = (
         "annotate",
         "Annotation of the pool by the assistant",
         annotation.annotate,
-        ("annotate", "task", "data.labels", "ta.precision"),
+        ("annotate", "reasoning", "task", "data.labels", "ta.precision"),
         ("data", "apprentice"),
     ),
     Stage(
@@ -117,7 +117,7 @@ STAGES = (
         "tutor",
         "Tutoring of the student",
         phases.tutor,
-        ("name", "student", "tutor", "kd", "seed", "task"),
+        ("name", "student", "tutor", "kd", "reasoning", "seed", "task"),
         ("teach", "annotate", "align"),
         also=(("kd", "apprentice"),),
     ),
@@ -132,7 +132,7 @@ STAGES = (
         "evaluate",
         "Accuracy on the test split",
         phases.evaluate,
-        ("task", "tutor.format"),
+        ("task", "tutor.format", "reasoning"),
         ("data", "apprentice", "tutor", "baseline"),
     ),
 )

@@ -19,6 +19,7 @@ from typing import Any
 from bridge_edge.data.card import Card
 from bridge_edge.data.files import ANSWER_ALIASES, read_rows, to_samples
 from bridge_edge.data.samples import Sample, Task
+from bridge_edge.data.thinking import CARD_KEY
 from bridge_edge.errors import UserError, first_line
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_task import DataSpec
@@ -38,14 +39,15 @@ def load_task(module: str) -> Task:
         raise UserError(f"task.module={module!r} is no shipped domain", "`bridge-edge recipes` lists them") from error
 
 
-def make_card(recipe: Recipe, suffix: str = "") -> Card:
-    """The card that every model of this run carries; `suffix` ends the prompt of one that was trained with it."""
+def make_card(recipe: Recipe, suffix: str = "", budgets: Sequence[int] = ()) -> Card:
+    """The card that every model of this run carries; `suffix` ends the prompt of one that was trained with it, and
+    `budgets` of reasoning are those that it was trained on."""
     return Card(
         recipe.name,
         recipe.task.prompt + suffix,
         recipe.task.answers,
         recipe.task.max_new_tokens,
-        extra={"format": recipe.tutor.format},
+        extra={"format": recipe.tutor.format, **({CARD_KEY: list(budgets)} if budgets else {})},
     )
 
 

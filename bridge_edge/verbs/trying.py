@@ -37,6 +37,7 @@ from bridge_edge.verbs.options import emit, json_option, runs_option, threads_op
 @click.option("--context", is_flag=True, help="Find the largest context within --memory-cap.")
 @click.option("--device", default="", metavar="NAME", help="Predict for a device, e.g. pi5, phone-mid; runs nothing.")
 @click.option("--constrained", is_flag=True, help="Run here with the cores and memory of --device.")
+@click.option("--think", default="", metavar="N,...", help="Also accuracy and latency at these budgets of reasoning.")
 @click.option("--keep/--no-keep", default=True, help="Keep the figures in the run, for its report.  [default: keep]")
 @runs_option
 @json_option
@@ -83,22 +84,31 @@ def evaluate(model: str | None, runs_dir: Path, threads: int | None, as_json: bo
 @click.command()
 @click.argument("words", nargs=-1, metavar="[MODEL] [QUESTION]")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=None)
+@click.option("--think", type=click.IntRange(1), default=None, help="Tokens of reasoning at most; then it must answer.")
 @runs_option
 @threads_option
 @json_option
-def run(words: tuple[str, ...], max_new_tokens: int | None, runs_dir: Path, threads: int | None, as_json: bool) -> None:
+def run(
+    words: tuple[str, ...],
+    max_new_tokens: int | None,
+    think: int | None,
+    runs_dir: Path,
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Answer a question with the newest student; without a question, a prompt loop."""
-    from bridge_edge.ask import answer_loop, answer_once, split_words
+    from bridge_edge.ask import Bounds, answer_loop, answer_once, split_words
     from bridge_edge.deliver import chosen_model
     from bridge_edge.runtimes.load import load_runtime
 
+    bounds = Bounds(max_new_tokens, think)
     model, question = split_words(words)
     runtime = load_runtime(chosen_model(model, runs_dir), threads)
     try:
         if question is None:
-            answer_loop(runtime, max_new_tokens)
+            answer_loop(runtime, bounds)
         else:
-            result = answer_once(runtime, question, max_new_tokens, show=not as_json)
+            result = answer_once(runtime, question, bounds, show=not as_json)
             if as_json:
                 emit(True, result, "")
     finally:

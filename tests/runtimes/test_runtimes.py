@@ -16,6 +16,7 @@ from bridge_edge.export.quantize import make_gguf
 from bridge_edge.runtimes.base import Runtime
 from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.runtimes.template import render
+from bridge_edge.runtimes.think import Thinking
 from tests import tiny
 
 GRAPH, DATA = "onnx/model.onnx", "onnx/model.onnx_data"
@@ -58,6 +59,19 @@ def test_all_agree_with_torch(runtime: Runtime, reference: Runtime) -> None:
         assert runtime.chat(prompt) == ids
         np.testing.assert_allclose(runtime.logits(ids), reference.logits(ids), atol=0.03)
         assert list(runtime.stream(ids, 10)) == list(reference.stream(ids, 10))
+
+
+def test_a_bound_on_the_reasoning_is_the_same_in_all(runtime: Runtime, reference: Runtime) -> None:
+    found = []
+    for one in (runtime, reference):
+        thinking = Thinking(one, 5)
+        prompt = one.chat(tiny.PROMPTS[0])
+        ids = list(thinking.stream(prompt))
+        assert (thinking.tokens, thinking.closed) == (5, True)
+        assert ids[:5] == list(one.stream(prompt, 5))
+        assert one.decode(ids).startswith(one.decode(ids[:5]).rstrip("\n") + "\nAnswer:")
+        found.append(ids)
+    assert found[0] == found[1]
 
 
 def test_batched_generation_equals_one_at_a_time(runtime: Runtime) -> None:

@@ -1,0 +1,75 @@
+"""Reasoning of a set length: the control signal, the count of tokens thought, and rationales cut to a budget.
+
+What: `asked` puts the budget into the prompt, as the last line, in the same words for every task and model; `thought`
+counts the tokens that stand before the answer's marker; `shorter` makes candidates of a rationale that fit a budget.
+Why: the budget is the reader's, so it has to be said in a form that a student can be trained on, and that any runtime
+can send (BARD, arXiv 2511.01470; the wording is ours).
+Not covered: rewriting a rationale in other words; `shorter` leaves whole sentences out, and somebody else has to judge
+whether what is left still carries the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from bridge_edge.data.card import ANSWER, Card
+
+SIGNAL = "Think for maximum {budget} tokens."
+CARD_KEY = "think"
+ROOM = 64  # tokens of an answer, and of the marker before it
+SENTENCE = re.compile(r"(?<=[.!?])\s+")
+
+
+def asked(prompt: str, budget: int) -> str:
+    """The prompt with the control signal."""
+    return f"{prompt}\n{SIGNAL.format(budget=budget)}"
+
+
+def budgets_of(card: Card | None) -> tuple[int, ...]:
+    """The budgets that a student was trained on, as its card says; none where it knows no signal."""
+    known = card.extra.get(CARD_KEY) if card and isinstance(card.extra, dict) else None
+    return tuple(b for b in known if isinstance(b, int)) if isinstance(known, list) else ()
+
+
+def thought(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> tuple[int, bool]:
+    """How many of the new tokens `ids` stand before the answer's marker, and whether the marker is there.
+
+    A last line that may yet become the marker is no thought either: its tokens are not counted.
+    """
+    text = decode(ids)
+    at = text.find(ANSWER)
+    answering = at >= 0
+    if not answering:
+        last = text.rpartition("\n")[2]
+        if not last or not ANSWER.startswith(last):
+            return len(ids), False
+        at = len(text) - len(last)
+    low, high = 0, len(ids)  # the most tokens whose text does not reach past the place
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if len(decode(ids[:middle])) <= at else (low, middle - 1)
+    return low, answering
+
+
+def closing(text: str) -> tuple[str, ...]:
+    """What ends a line of thought and begins the answer, in pieces that are encoded one by one, as in training."""
+    return (ANSWER,) if not text or text.endswith("\n") else ("\n", ANSWER)
+
+
+def fits(tokens: int, budget: int) -> bool:
+    """Whether a rationale of so many tokens teaches this budget: no longer than it, and no less than half of it."""
+    return budget / 2 <= tokens <= budget
+
+
+def shorter(rationale: str, budget: int, count: Callable[[str], int]) -> Iterator[str]:
+    """Forms of a rationale that fit a budget, longest first: the whole, then its last sentences, then these behind the
+    first one. The last sentences are kept since the answer follows from them."""
+    sentences = [s for s in SENTENCE.split(rationale.strip()) if s]
+    found: dict[str, int] = {}
+    for start in range(len(sentences)):
+        for kept in (sentences[start:], [*sentences[:1], *sentences[start:]] if start > 1 else []):
+            text = " ".join(kept) if kept != sentences else rationale.strip()
+            if text and text not in found and fits(count(text), budget):
+                found[text] = count(text)
+    yield from sorted(found, key=lambda text: -found[text])

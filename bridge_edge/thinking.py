@@ -1,0 +1,183 @@
+"""Reasoning of a set length (`reasoning.budgets`): what the student is shown of it, and how well it keeps to it.
+
+What: `budgeted` makes, for each annotated item and budget b, a rationale of b/2 to b tokens: a draft of the assistant
+of that length and the same answer, or its rationale cut to whole sentences (`data/thinking.py`), if the assistant
+itself, which sees only what is left, still finds the answer the most probable. `figures` measures a student at each
+budget, left alone and with the bound enforced.
+Why: the same question at several budgets tells the student what the control signal is about (BARD, arXiv 2511.01470).
+The assistant judges for free, so the teacher is asked nothing more.
+Not covered: rationales rewritten by a model; budgets above the length that the assistant writes have no examples of
+their own, and the stage's figures say how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bridge_edge.data.arithmetic import first_error
+from bridge_edge.data.card import ANSWER as MARKER
+from bridge_edge.data.card import normal, parse
+from bridge_edge.data.encode import encode_pairs, prompt_ids
+from bridge_edge.data.samples import ASSISTANT, Sample
+from bridge_edge.data.thinking import ROOM, asked, closing, fits, shorter, thought
+from bridge_edge.evaluate import score, spearman
+from bridge_edge.generate.drafts import Draft
+from bridge_edge.generate.engine import generate
+from bridge_edge.parallel import side_by_side
+from bridge_edge.progress import track
+from bridge_edge.recipe import Recipe
+from bridge_edge.train.batches import ANSWER, Encoded, bucket, collate
+from bridge_edge.train.loop import use_bf16
+from bridge_edge.train.losses import supervised_states
+from bridge_edge.train.models import load_model, load_tokenizer
+
+FILE = "budgeted.jsonl"
+TRIES = 3  # cut rationales of an item that the assistant judges for one budget
+
+Form = tuple[str, bool]
+"""A rationale, and whether the assistant has written it as it is, so that nobody need judge it."""
+
+
+def forms(
+    sample: Sample, drafts: Sequence[Draft], budget: int, recipe: Recipe, count: Callable[[str], int]
+) -> Iterator[Form]:
+    """Rationales of an item that fit a budget: the chosen draft, others of the same answer, the chosen one cut."""
+    whole = sample.rationale or ""
+    if fits(count(whole), budget):
+        yield whole, True
+    for draft in drafts:
+        read = parse(draft.text, recipe.task.answers)
+        same = draft.ended and read.answer is not None and normal(read.answer) == normal(sample.answer or "")
+        if same and read.rationale != whole and fits(count(read.rationale), budget) and not first_error(read.rationale):
+            yield read.rationale, True
+    yield from ((text, False) for text in list(shorter(whole, budget, count))[:TRIES] if text != whole)
+
+
+def budgeted(
+    samples: Sequence[Sample], drafts: Mapping[str, Sequence[Draft]], recipe: Recipe, folder: str, device: str
+) -> tuple[list[Sample], dict[str, Any]]:
+    """Samples whose prompts name a budget and whose rationales keep to it, and how they came about."""
+    tokenizer, model = load_tokenizer(folder), load_model(folder, device).eval()
+
+    def count(text: str) -> int:
+        return len(tokenizer(f"{text.strip()}\n", add_special_tokens=False)["input_ids"])
+
+    waiting = {
+        (i, budget): forms(sample, drafts.get(sample.id, ()), budget, recipe, count)
+        for i, sample in enumerate(samples)
+        for budget in recipe.reasoning.budgets
+    }
+    found: dict[tuple[int, int], Form] = {}
+    with track("rationales within budgets", len(waiting)) as advance:
+        while waiting:
+            offered = {place: form for place, rest in waiting.items() if (form := next(rest, None)) is not None}
+            advance(len(waiting) - len(offered), "")
+            judged = [place for place, (_, written) in offered.items() if not written]
+            triples = [(samples[i].prompt, offered[i, b][0], samples[i].answer or "") for i, b in judged]
+            right = dict(zip(judged, holds(model, tokenizer, triples, recipe), strict=True))
+            found |= {place: form for place, form in offered.items() if form[1] or right[place]}
+            advance(sum(place in found for place in offered), "")
+            waiting = {place: waiting[place] for place in offered if place not in found}
+    made = [
+        replace(samples[i], prompt=asked(samples[i].prompt, b), rationale=found[i, b][0], provenance=ASSISTANT)
+        for i, b in sorted(found)
+    ]
+    counts = {}
+    for budget in recipe.reasoning.budgets:
+        written = [form[1] for (_, b), form in found.items() if b == budget]
+        counts[str(budget)] = {"samples": len(written), "cut": written.count(False)}
+    return made, counts
+
+
+def holds(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, triples: list[tuple[str, str, str]], recipe: Recipe
+) -> list[bool]:
+    """Whether each answer is the model's most probable one, token by token, behind its prompt, rationale and marker."""
+    rows = [
+        Encoded(r.ids, r.segments * (r.segments == ANSWER)) for r in encode_pairs(tokenizer, triples)
+    ]  # else PROMPT
+    marker = len(tokenizer(MARKER, add_special_tokens=False)["input_ids"])
+    bf16 = use_bf16(recipe.ta.precision, model.device)
+
+    def work(places: list[int]) -> list[bool]:
+        batch = collate([rows[i] for i in places], 0).to(model.device)
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            states = supervised_states(model, batch)
+            right = states.head(states.hidden).argmax(-1) == states.labels
+        # Behind the marker and before the end token, which says nothing of the answer.
+        return [bool(right[states.rows == k][marker:-1].all()) for k in range(len(places))]
+
+    batches = bucket([len(r) for r in rows], recipe.ta.micro_tokens, range(len(rows)))
+    with side_by_side(model) as run:
+        judged = dict(zip(chain.from_iterable(batches), chain.from_iterable(run(work, batches)), strict=True))
+    return [judged[i] for i in range(len(rows))]
+
+
+def figures(folder: Path, samples: Sequence[Sample], recipe: Recipe, device: str) -> dict[str, Any]:
+    """How a student keeps to each budget: thought (tokens, mean), violations (share above the budget) and distance
+    (mean |n - b| / b) where it is left alone, and its accuracy then and with the bound enforced; and over all budgets
+    Spearman's correlation of budget and tokens thought."""
+    tokenizer, model = load_tokenizer(str(folder)), load_model(str(folder), device)
+    found: dict[str, Any] = {}
+    pairs: list[tuple[int, int]] = []
+    with track("test within budgets", len(recipe.reasoning.budgets)) as advance:
+        for budget in recipe.reasoning.budgets:
+            one, counts = at_budget(model, tokenizer, samples, recipe, budget)
+            found[str(budget)] = one
+            pairs += [(budget, n) for n in counts]
+            advance(1, f"{one['accuracy']:.1%} at {budget}")
+    rank = spearman([b for b, _ in pairs], [n for _, n in pairs])
+    return {**found, "spearman": None if rank is None else round(rank, 4)}
+
+
+def at_budget(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample], recipe: Recipe, budget: int
+) -> tuple[dict[str, Any], list[int]]:
+    """The figures of one budget, and the tokens thought of each sample."""
+    prompts = prompt_ids(tokenizer, [asked(s.prompt, budget) for s in samples])
+    alone = _completions(model, tokenizer, prompts, recipe.task.max_new_tokens, recipe)
+    counts = [thought(lambda ids: str(tokenizer.decode(list(ids))), ids)[0] for ids in alone]
+    over = [i for i, n in enumerate(counts) if n > budget]
+    cut = [alone[i][:budget] for i in over]
+    heads = [ids + closing_ids(tokenizer, ids) for ids in cut]
+    tails = _completions(model, tokenizer, [prompts[i] + h for i, h in zip(over, heads, strict=True)], ROOM, recipe)
+    bound = list(alone)
+    for i, head, tail in zip(over, heads, tails, strict=True):
+        bound[i] = head + tail
+    scores = [
+        score(samples, [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in texts], recipe.task.answers)
+        for texts in (alone, bound)
+    ]
+    n = np.array(counts)
+    return {
+        "accuracy": round(scores[1].accuracy, 4),
+        "ci95": [round(x, 4) for x in scores[1].ci95],
+        "left_alone": round(scores[0].accuracy, 4),
+        "thought": round(float(n.mean()), 2),
+        "violations": round(len(over) / len(samples), 4),
+        "distance": round(float(np.abs(n - budget).mean()) / budget, 4),
+    }, counts
+
+
+def closing_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
+    """The tokens that close the thought `ids`."""
+    pieces = closing(str(tokenizer.decode(list(ids))))
+    return list(chain.from_iterable(tokenizer(p, add_special_tokens=False)["input_ids"] for p in pieces))
+
+
+def _completions(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], bound: int, recipe: Recipe
+) -> list[list[int]]:
+    found: list[list[int]] = [[] for _ in prompts]
+    ends = frozenset([tokenizer.eos_token_id])
+    for row in generate(model, prompts, bound, ends, recipe.annotate.batch_rows, "fp32") if prompts else ():
+        found[row.index] = row.ids
+    return found
