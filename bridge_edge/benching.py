@@ -48,6 +48,8 @@ class Request:
     device: str = ""
     constrained: bool = False
     think: str = ""
+    host: str = ""
+    host_python: str = "python3"
     keep: bool = True
     runs_dir: Path = Path("runs")
 
@@ -106,16 +108,29 @@ def bench_models(request: Request) -> tuple[list[dict[str, Any]], str]:
     if budgets and any(sample.answer is None for sample in samples):
         raise UserError("--think needs items with answers", "name their column with --columns answer=COLUMN")
     say(f"measuring {', '.join(str(p) for p in paths)} on {len(samples)} items")
-    with pinned(max(options.thread_counts) if request.pin else None):
-        reports = bench_many(paths, samples, options)
+    if request.host:
+        reports = reached(request, paths, samples, options)
+    else:
+        with pinned(max(options.thread_counts) if request.pin else None):
+            reports = bench_many(paths, samples, options)
     for found in reports:
         fit_memory(found, cap, request.context)
     text = report.table(reports)
     if budgets:
         text += f"\n\n{think(reports, samples, budgets)}"
     if request.keep:
-        keep(HERE, reports)
+        keep(f"{reports[0]['environment']['cpu']}, reached over SSH" if request.host else HERE, reports)
     return reports, text
+
+
+def reached(request: Request, paths: list[Path], samples: list[Sample], options: Any) -> list[dict[str, Any]]:
+    """The reports as another machine measures them; what needs this machine's own runtime is refused."""
+    from bridge_edge.benchmarks.reached import Host, bench_there
+
+    local = {"--pin": request.pin, "--context": request.context, "--think": bool(request.think)}
+    if wrong := [name for name, given in local.items() if given]:
+        raise UserError(f"{wrong[0]} does not go with --host", "leave it out, or run bench on that machine itself")
+    return bench_there(Host(request.host, request.host_python), paths, samples, options, CHILD_SECONDS)
 
 
 def think(reports: list[dict[str, Any]], samples: list[Sample], budgets: tuple[int, ...]) -> str:

@@ -38,6 +38,10 @@ from bridge_edge.verbs.options import emit, json_option, runs_option, threads_op
 @click.option("--device", default="", metavar="NAME", help="Predict for a device, e.g. pi5, phone-mid; runs nothing.")
 @click.option("--constrained", is_flag=True, help="Run here with the cores and memory of --device.")
 @click.option("--think", default="", metavar="N,...", help="Also accuracy and latency at these budgets of reasoning.")
+@click.option(
+    "--host", default="", metavar="USER@HOST", help="Measure there, over SSH; it needs a Python with a runtime."
+)
+@click.option("--host-python", default="python3", show_default=True, help="The Python to use on --host.")
 @click.option("--keep/--no-keep", default=True, help="Keep the figures in the run, for its report.  [default: keep]")
 @runs_option
 @json_option
