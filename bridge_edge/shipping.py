@@ -19,7 +19,8 @@ from bridge_edge.data.samples import Sample, read_jsonl
 from bridge_edge.deliver import held_out, run_of
 from bridge_edge.errors import UserError
 from bridge_edge.progress import say
-from bridge_edge.run import Run, digest_tree, sha256_text
+from bridge_edge.provenance import facts
+from bridge_edge.run import digest_tree, sha256_text
 
 CALIBRATION = 256  # texts read: half for the importance matrix, some of the rest for the search
 RECORD = "export.json"
@@ -35,7 +36,7 @@ class ExportOptions:
     tensors: tuple[str, ...] = ()
     minutes: float = 15.0
     max_drop: float = 0.5
-    items: int = 200
+    items: int | None = None  # 200, and for a search all there are: each decides half a point
     block_size: int | None = None
     accuracy_level: int | None = None
     algorithm: str | None = None
@@ -61,7 +62,8 @@ def export_to(
         kind = resolve_quant(fmt, options.quant, count_parameters(source))
         wish = _wish(source, fmt, kind, options)
         folder = base / f"{fmt}-{kind.lower()}"
-        key = sha256_text(f"{digest_tree(source)} {options.items} {wish!r}")
+        items = options.items or (10**6 if kind == "auto" else 200)
+        key = sha256_text(f"{digest_tree(source)} {items} {wish!r}")
         if (folder / "parity.json").is_file() and _made_with(folder, key):
             say(f"{folder} is up to date")
             results.append(json.loads((folder / RECORD).read_text(encoding="utf-8")))
@@ -69,7 +71,9 @@ def export_to(
         if folder.exists():
             raise UserError(f"{folder} exists already", "remove it, or choose another folder with --out")
         say(f"exporting {source} to {folder}")
-        exported = export_student(source, folder, fmt, kind, _prompts(source, options), threads, wish)
+        exported = export_student(
+            source, folder, fmt, kind, _prompts(source, options.calibration, items), threads, wish
+        )
         record = {**exported.to_json(), "path": str(exported.path), "source": str(source), "key": key}
         (folder / RECORD).write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
         results.append(record)
@@ -81,10 +85,16 @@ def _made_with(folder: Path, key: str) -> bool:
     return record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("key") == key
 
 
-def _prompts(source: Path, options: ExportOptions) -> list[str | Sample]:
-    """Dev items of the run; outside a run the prompts of the calibration file, if any."""
-    dev = held_out(source, "dev") or (calibration_file(source, options.calibration) if options.calibration else [])
-    return list(dev[: options.items])
+def _prompts(source: Path, file: Path | None, items: int) -> list[str | Sample]:
+    """Dev items of the run; outside a run the prompts of the calibration file, or the card's examples and general
+    ones."""
+    from bridge_edge.export.questions import general
+
+    dev = held_out(source, "dev") or (calibration_file(source, file) if file else [])
+    if dev:
+        return list(dev[:items])
+    card = Card.load(source)
+    return [*(card.examples if card else ()), *general(items)][:items]
 
 
 def _wish(source: Path, fmt: str, quant: str, options: ExportOptions) -> Any:
@@ -125,39 +135,6 @@ def calibration_file(source: Path, file: Path) -> list[Sample]:
         )
         for row in read_rows(file)
     ]
-
-
-def facts(source: Path) -> dict[str, tuple[str, ...]]:
-    """What the run's manifest knows of the student, for its model card; nothing outside a run."""
-    folder = run_of(source)
-    if folder is None:
-        return {}
-    run = Run(folder)
-
-    def of(stage: str) -> dict[str, Any]:
-        return dict((run.stage(stage) or {}).get("metrics", {}))
-
-    data, teach, test = of("data"), of("teach"), of("evaluate").get("student")
-    found: dict[str, tuple[str, ...]] = {}
-    if data:
-        found["Data"] = (
-            f"source: {data.get('source', 'not recorded')}",
-            f"{data.get('pool')} pool items, {data.get('dev')} dev, {data.get('test')} test; no test item "
-            "ever reaches the teacher",
-            *(f"SHA-256 of {name}: `{digest}`" for name, digest in sorted(data.get("sha256", {}).items())),
-        )
-    if teach:
-        found["Teacher"] = (
-            f"{teach.get('teacher')}: {teach.get('queries')} queries, {teach.get('tokens')} tokens, "
-            f"${teach.get('usd', 0):.2f}",
-        )
-    if test and source.name == "tutor":
-        low, high = test["ci95"]
-        found["Accuracy of the checkpoint"] = (
-            f"{test['accuracy']:.1%} on {test['n']} test items, 95 % interval {low:.1%} to {high:.1%} "
-            f"(always the most frequent answer: {test['majority']:.1%}); measured before export",
-        )
-    return found
 
 
 def export_text(results: Sequence[dict[str, Any]]) -> str:

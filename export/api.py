@@ -31,6 +31,7 @@ from bridge_edge.runtimes.torch_runtime import load_tokenizer
 
 FORMATS = ("gguf", "onnx")
 REPORT = "parity.json"
+UNSCORED = 3_200  # new tokens over all prompts where none is scored: 16 each for two hundred
 Prompts = Sequence[str | Sample]
 
 
@@ -151,11 +152,10 @@ def _parity(folder: Path, made: Exported, prompts: Prompts, threads: int | None)
     """Load both models and compare; a mismatch of token ids is an error, not a figure."""
     card = Card.load(folder)
     texts = list(prompts) or (list(card.examples) if card else []) or list(DEFAULT_PROMPTS)
-    # A completion must be whole to be scored; without answers its beginning tells as much.
+    # A completion must be whole to be scored; without answers its beginning tells as much, the more so of many.
     scored = all(isinstance(t, Sample) and t.answer is not None for t in texts)
-    new = (
-        MAX_NEW_TOKENS if card is None else card.max_new_tokens if scored else min(card.max_new_tokens, MAX_NEW_TOKENS)
-    )
+    most = MAX_NEW_TOKENS if card is None else card.max_new_tokens
+    new = most if scored else min(most, MAX_NEW_TOKENS, max(8, UNSCORED // len(texts)))
     shipped, through = _shipped(folder, made, [t.prompt if isinstance(t, Sample) else t for t in texts], threads)
     original = load_runtime(folder, threads)
     try:

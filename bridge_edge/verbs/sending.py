@@ -33,7 +33,9 @@ from bridge_edge.verbs.options import emit, json_option, runs_option, threads_op
     show_default=True,
     help="Points of dev accuracy that --quant auto may lose.",
 )
-@click.option("--items", type=click.IntRange(1), default=200, show_default=True, help="Dev items for the checks.")
+@click.option(
+    "--items", type=click.IntRange(1), default=None, help="Dev items for the checks.  [default: 200; all for auto]"
+)
 @click.option("--block-size", type=int, default=None, help="ONNX: weights to a scale, 16 to 256.  [default: 32]")
 @click.option(
     "--accuracy-level",
@@ -41,7 +43,7 @@ from bridge_edge.verbs.options import emit, json_option, runs_option, threads_op
     default=None,
     help="ONNX: activations as 1 fp32, 2 fp16, 3 bf16, 4 int8.  [default: 4]",
 )
-@click.option("--algorithm", default=None, help="ONNX: rtn, k_quant, k_quant_mixed ...  [default: k_quant for int4]")
+@click.option("--algorithm", default=None, help="ONNX: rtn, k_quant, k_quant_mixed ...  [default: by type and size]")
 @runs_option
 @threads_option
 @json_option

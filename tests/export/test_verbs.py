@@ -10,6 +10,7 @@ import pytest
 from bridge_edge.data.samples import Sample, write_jsonl
 from bridge_edge.export import parity
 from bridge_edge.export.bounds import Bound
+from bridge_edge.export.questions import general
 from bridge_edge.recipe_io import dump, load_recipe
 from tests import tiny
 from tests.test_cli import call
@@ -75,6 +76,26 @@ def test_onnx_with_options(run: Path, capsys: pytest.CaptureFixture[str], monkey
     card = (run / "export" / "onnx-int4" / "README.md").read_text()
     assert "transformers.js" in card
     assert str(run) not in card
+
+
+def test_a_bare_checkpoint_is_checked_on_general_prompts(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(run / "tutor", tmp_path / "bare"))
+    code, out, err = call(capsys, monkeypatch, "export", str(folder), "--items", "30", "--threads", "1", "--json")
+    assert code == 0, err
+    (made,) = json.loads(out.splitlines()[-1])["exports"]
+    assert made["parity"]["prompts"] == 30
+    assert made["parity"]["accuracy"] is None
+    code, _, err = call(capsys, monkeypatch, "export", str(folder), "--quant", "auto")
+    assert code == 2
+    assert "quant auto needs dev items with answers" in err
+
+
+def test_general_prompts_are_two_hundred_and_differ() -> None:
+    asked = general(200)
+    assert len(set(asked)) == 200
+    assert asked[:30] == general(30)
 
 
 @pytest.mark.parametrize(
