@@ -2,8 +2,9 @@
 
 The card states where the data came from, what the teacher cost and what was measured, each with its count and interval;
 what was not tried says so. Ollama renders prompts with templates of its own kind, so the student's chat template is
-rendered once around a mark and written as what stands before and after the user's message. Not covered: conversations
-of several turns and system prompts, for which the students are not trained.
+rendered once around a mark and written as what stands before and after the user's message. A system message that the
+template puts in by itself is Ollama's `system`. Not covered: conversations of several turns and system messages of the
+user's own, for which the students are not trained.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bridge_edge.run import sha256_file
 from bridge_edge.runtimes.torch_runtime import end_tokens, load_tokenizer
 
 README, MODELFILE, SUMS = "README.md", "Modelfile", "SHA256SUMS"
-MARK = "@@bridge-edge-prompt@@"
+MARK, SYSTEM_MARK = "@@bridge-edge-prompt@@", "@@bridge-edge-system@@"
 QUOTES = '"""'
 
 
@@ -49,13 +50,28 @@ def around(tokenizer: Any) -> tuple[str, str] | None:
     before, mark, after = text.partition(MARK)
     if not mark or MARK in after or "{{" in text or QUOTES in text:
         return None
-    if adds_bos(tokenizer) and before.startswith(tokenizer.bos_token):
-        before = before.removeprefix(tokenizer.bos_token)  # the runtime adds it
-    return before, after
+    return _without_bos(tokenizer, before), after
+
+
+def _without_bos(tokenizer: Any, text: str) -> str:
+    """Less the BOS that the runtime adds."""
+    return text.removeprefix(tokenizer.bos_token) if adds_bos(tokenizer) else text
+
+
+def default_system(tokenizer: Any, before: str) -> tuple[str, str, str] | None:
+    """`before` as (lead, message, rest) where the template brings a system message of its own, as Qwen2.5's does."""
+    messages = [{"role": "system", "content": SYSTEM_MARK}, {"role": "user", "content": MARK}]
+    try:
+        text = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+    except Exception:  # a template may refuse the role, and raises what it likes
+        return None
+    lead, mark, rest = _without_bos(tokenizer, text.partition(MARK)[0]).partition(SYSTEM_MARK)
+    message = before[len(lead) : len(before) - len(rest)]
+    return (lead, message, rest) if mark and message and lead + message + rest == before else None
 
 
 def ollama(folder: Path, source: Path, file: str) -> None:
-    """`Modelfile` for `ollama create`, and `template` and `params`, which the hub hands to Ollama."""
+    """`Modelfile` for `ollama create`, and `template`, `system` and `params`, which the hub hands to Ollama."""
     tokenizer = load_tokenizer(source)
     config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     card = Card.load(source)
@@ -71,7 +87,13 @@ def ollama(folder: Path, source: Path, file: str) -> None:
     lines = [f"FROM ./{file}"]
     parts = around(tokenizer)
     if parts:
-        template = f"{parts[0]}{{{{ .Prompt }}}}{parts[1]}"
+        before, after = parts
+        system = default_system(tokenizer, before)
+        if system:
+            before = f"{system[0]}{{{{ .System }}}}{system[2]}"
+            lines.append(f"SYSTEM {QUOTES}{system[1]}{QUOTES}")
+            (folder / "system").write_text(system[1], encoding="utf-8")
+        template = f"{before}{{{{ .Prompt }}}}{after}"
         lines.append(f"TEMPLATE {QUOTES}{template}{QUOTES}")
         (folder / "template").write_text(template, encoding="utf-8")
     for key, value in params.items():

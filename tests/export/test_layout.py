@@ -2,13 +2,14 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
 from bridge_edge.data.samples import Sample
 from bridge_edge.export.api import Exported, export_student
-from bridge_edge.export.layout import around
+from bridge_edge.export.layout import around, default_system
 from bridge_edge.export.wish import Wish
 from tests import tiny
 
@@ -55,6 +56,34 @@ def test_a_template_that_does_more_is_left_out() -> None:
     assert around(tokenizer) is None
     tokenizer.chat_template = "A {{ messages[0]['content'] }} B"
     assert around(tokenizer) == ("A ", " B")
+
+
+SYSTEM = """{% if messages[0]['role'] == 'system' %}<|im_start|>system
+{{ messages[0]['content'] }}<|im_end|>
+{% else %}<|im_start|>system
+You are careful.<|im_end|>
+{% endif %}{% for m in messages if m['role'] == 'user' %}<|im_start|>user
+{{ m['content'] }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def test_a_templates_own_system_message_is_ollamas_system(tmp_path: Path) -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = SYSTEM
+    folder = tiny.checkpoint(tmp_path / "m", tok=tokenizer)
+    out = export_student(folder, tmp_path / "out", "gguf", "Q8_0", tiny.PROMPTS, 1).path.parent
+    assert (out / "system").read_text() == "You are careful."
+    assert 'SYSTEM """You are careful."""' in (out / "Modelfile").read_text()
+    template = (out / "template").read_text().replace("{{ .System }}", "You are careful.")
+    message = [{"role": "user", "content": QUESTION}]
+    wanted = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    assert template.replace("{{ .Prompt }}", QUESTION) == wanted
+
+
+def test_no_system_where_the_template_has_none(made: Exported) -> None:
+    assert not (made.path.parent / "system").exists()
+    assert default_system(tiny.tokenizer(), "<|im_start|>user\n") is None
 
 
 def test_the_card_says_what_was_measured_and_what_was_not(made: Exported) -> None:
