@@ -27,6 +27,7 @@ from transformers import AutoConfig
 
 from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError, unknown
+from bridge_edge.export.checkpoint import count_parameters
 from bridge_edge.export.onnx_graph import check_graph, move
 from bridge_edge.export.onnx_kquant import small_parts
 from bridge_edge.export.onnx_types import TYPES, builder_words, model_file
@@ -169,7 +170,7 @@ def _browser_config(folder: Path, out: Path, precision: str, file: str, parts: i
 
 def make_onnx(folder: Path, out: Path, precision: str, blocks: Blocks = NO_BLOCKS) -> Path:
     """Write the ONNX folder `out`, checked by onnx.checker; the path of its graph."""
-    words = builder_words(precision, blocks)
+    words = builder_words(precision, blocks, count_parameters(folder))
     _check(folder)
     file = model_file(precision)
     built = out / "built"

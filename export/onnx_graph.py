@@ -124,14 +124,6 @@ def _copy(data: IO[bytes], out: IO[bytes], length: int) -> None:
         length -= len(piece)
 
 
-def quantised_ops(path: Path) -> dict[str, int]:
-    """How many nodes of each operator the graph has."""
-    counts: dict[str, int] = {}
-    for node in load_graph(path).graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return counts
-
-
 def fallbacks(path: Path, bits: int) -> list[str]:
     """Matrix products and tables that stayed wider than `bits` in an integer export, by node name."""
     if bits > 8:

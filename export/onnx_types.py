@@ -34,7 +34,8 @@ class Type:
 
 # fp16: for the CPU the builder writes an unfused graph; the one for WebGPU runs on every provider, once the norms of
 # queries and keys stay outside of the attention operator.
-# int4: k_quant picks scales by least squares, a seventh less divergence than rounding for 2 % more bytes.
+# int4: k_quant picks scales by least squares, a seventh less divergence than rounding for 2 % more bytes and six times
+# the work; from LARGE parameters on rounding is the usual one.
 TYPES = {
     "fp32": Type(32, "cpu", "fp32", ""),
     "fp16": Type(16, "webgpu", "fp16", "_fp16", words=("fuse_qk_norm_gqa=false",)),
@@ -42,6 +43,7 @@ TYPES = {
     "int4": Type(4, "cpu", "q4", "_q4", "k_quant"),
 }
 PRECISIONS = tuple(TYPES)
+LARGE = 100e6
 # (below so many parameters, default)
 DEFAULTS: tuple[tuple[float, str], ...] = ((50e6, "int8"), (float("inf"), "int4"))
 
@@ -79,14 +81,19 @@ def check_blocks(precision: str, blocks: Blocks) -> None:
         raise unknown(f"algorithm for {precision}", blocks.algorithm, choices)
 
 
-def builder_words(precision: str, blocks: Blocks) -> list[str]:
+def usual_algorithm(precision: str, parameters: int) -> str:
+    """The algorithm where none is asked for."""
+    return TYPES[precision].algorithm if parameters < LARGE else "default"
+
+
+def builder_words(precision: str, blocks: Blocks, parameters: int) -> list[str]:
     """KEY=VALUE options for the builder. Files beside the checkpoint are all that it needs: hf_token=false keeps it
     from reading credentials."""
     check_blocks(precision, blocks)
     words = ["hf_token=false", "windowed_kv_cache=false", *TYPES[precision].words]
     if TYPES[precision].bits > 8:
         return words
-    words.append(f"algo_config={blocks.algorithm or TYPES[precision].algorithm}")
+    words.append(f"algo_config={blocks.algorithm or usual_algorithm(precision, parameters)}")
     if blocks.size is not None:
         words.append(f"block_size={blocks.size}")
     if blocks.accuracy is not None:

@@ -20,8 +20,8 @@ from bridge_edge.errors import UserError
 from bridge_edge.export import onnx_graph, onnx_kquant
 from bridge_edge.export.api import Exported, export_student
 from bridge_edge.export.onnx_export import make_onnx
-from bridge_edge.export.onnx_graph import INLINE, check_graph, move, quantised_ops
-from bridge_edge.export.onnx_types import PRECISIONS, check_blocks, model_file
+from bridge_edge.export.onnx_graph import INLINE, check_graph, load_graph, move
+from bridge_edge.export.onnx_types import PRECISIONS, builder_words, check_blocks, model_file, usual_algorithm
 from bridge_edge.export.wish import Blocks, Wish
 from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.runtimes.onnx_runtime import ONNXRuntime
@@ -149,7 +149,8 @@ def test_an_eight_bit_table_is_shared_where_the_model_ties_it(kind: str, algorit
     )
     tied = kind == "qwen2"
     assert bool(done.fallbacks) != tied
-    assert ("GatherBlockQuantized" in quantised_ops(done.path / model_file("int8"))) == tied
+    graph = load_graph(done.path / model_file("int8")).graph
+    assert ("GatherBlockQuantized" in {node.op_type for node in graph.node}) == tied
     assert done.parity["mean_kl"] < 2e-3
     if tied:
         assert done.bits_per_weight < 10
@@ -187,6 +188,13 @@ def test_blocks_and_levels_reach_the_graph(student: Path, tmp_path: Path, size: 
     nodes = [{a.name: a.i for a in n.attribute} for n in graph.node if n.op_type == "MatMulNBits"]
     assert nodes
     assert all(n["block_size"] == size and n["accuracy_level"] == level for n in nodes)
+
+
+def test_the_usual_algorithm_goes_by_type_and_size() -> None:
+    found = [usual_algorithm(kind, size) for kind in ("int4", "int8") for size in (1_000_000, 494_000_000)]
+    assert found == ["k_quant", "default", "default", "default"]
+    assert "algo_config=k_quant" in builder_words("int4", Blocks(), 1_000_000)
+    assert "algo_config=k_quant" in builder_words("int4", Blocks(algorithm="k_quant"), 494_000_000)
 
 
 def test_mixed_layers_keep_eight_bits(student: Path, tmp_path: Path) -> None:
