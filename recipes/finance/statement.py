@@ -1,9 +1,10 @@
-"""Small statement tables for the finance domain: who reports, which rows, which years, in which layout.
+"""Small statement tables for the finance domain: who reports, which rows, which years.
 
-What: rows of whole numbers over two or three years as a table, as a sentence a row or as a line a year, with rows that
-do not matter mixed in among those that do; and how a figure is looked up there.
+What: rows of whole numbers over two or three years as a table or as a sentence a row, with others that do not matter
+mixed in among those that do; and how a figure is looked up there.
 Why: the ratio has to be read out of a statement, in the right row and the right year.
-Not covered: negative figures, restated years, figures with decimals, quarters.
+Not covered: negative figures, restated years, figures with decimals, quarters, a line a year (statements have a line an
+item).
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ UNITS = ("$ million", "$ thousand", "EUR million", "USD million", "GBP million")
 OTHERS = {"Insurance": (2, 50), "Training": (2, 40), "Marketing": (5, 80), "Goodwill": (10, 300), "Patents": (2, 60),
           "Income tax": (2, 60), "Capital spending": (5, 150), "Dividends": (1, 40), "Research": (3, 90)}  # fmt: skip
 Rows = dict[str, list[int]]
-TABLE, ROWS, YEARS = range(3)  # layouts
 
 
 def company(rng: random.Random) -> str:
@@ -54,54 +54,36 @@ def _near(rng: random.Random, base: int) -> int:
     return beside(rng, base, rng.random() < 0.5, 1, 999)
 
 
-def statement(rng: random.Random, span: list[int], rows: Rows, layout: int) -> str:
-    """The rows in one of three layouts (a table, a sentence a row, a line a year), with the company's name and unit."""
+def statement(rng: random.Random, span: list[int], rows: Rows) -> str:
+    """The rows as a table or as a sentence each, with the company's name and unit."""
     who, unit = company(rng), rng.choice(UNITS)
-    if layout == TABLE:
+    if rng.random() < 0.5:
         head = f"{who}, {unit}\nitem | " + " | ".join(map(str, span))
         return "\n".join([head, *(f"{name} | {' | '.join(map(str, cells))}" for name, cells in rows.items())])
-    if layout == ROWS:
-        return f"{who} ({unit}). " + " ".join(f"{_row(name, span, cells)}." for name, cells in rows.items())
-    told = [_year(rows, span, year) for year in span]
-    return f"Figures of {who} in {unit}.\n" + "\n".join(told)
+    return f"{who} ({unit}). " + " ".join(f"{_row(name, span, cells)}." for name, cells in rows.items())
 
 
 def _row(name: str, span: list[int], cells: list[int]) -> str:
     return f"{name}: {', '.join(f'{year} {cell}' for year, cell in zip(span, cells, strict=True))}"
 
 
-def _year(rows: Rows, span: list[int], year: int) -> str:
-    return f"{year}: {', '.join(f'{_inside(name)} {cells[span.index(year)]}' for name, cells in rows.items())}"
-
-
-def _inside(name: str) -> str:
-    """A row's name within a sentence; abbreviations stay as they are."""
-    return name if name.isupper() else name.lower()
-
-
 def look_up(facts: Mapping[str, Any], *wanted: tuple[str, int]) -> str:
-    """The figures of some rows and years, each found in two steps: the line that holds it, then the figure in it.
+    """The figures of some rows and years, each found in two steps: the row that holds it, then the figure in it.
 
-    A figure in a table has two keys. Who looks for both at once takes the right row in the wrong year, so the row (or,
-    in the layout of a line a year, the year) is written out first, each figure beside its key.
+    A figure in a table has two keys. Who looks for both at once takes the right row in the wrong year, so the row is
+    written out first, each figure beside its year.
     """
     rows, span = dict(facts["rows"]), facts["years"]
     parts = []
-    if facts["layout"] == YEARS:
-        for year in dict.fromkeys(year for _, year in wanted):
-            found = [f"{_inside(n)} {rows[n][span.index(year)]}" for n, y in wanted if y == year]
-            parts.append(f"{_year(rows, span, year)}; {', '.join(found)}.")
-    else:
-        for name in dict.fromkeys(name for name, _ in wanted):
-            found = [f"{y}: {rows[name][span.index(y)]}" for n, y in wanted if n == name]
-            parts.append(f"{_row(name, span, rows[name])}; {', '.join(found)}.")
+    for name in dict.fromkeys(name for name, _ in wanted):
+        found = [f"{y}: {rows[name][span.index(y)]}" for n, y in wanted if n == name]
+        parts.append(f"{_row(name, span, rows[name])}; {', '.join(found)}.")
     return " ".join(parts)
 
 
 def pose(rng: random.Random, span: list[int], rows: Rows, question: str, facts: Facts) -> tuple[str, Facts]:
     """Statement, then the question on a line of its own or, after a text of one line, behind it; and all the facts."""
-    layout = rng.choice((TABLE, ROWS, YEARS))
-    text = statement(rng, span, rows, layout)
+    text = statement(rng, span, rows)
     prompt = f"{text}{chr(10) if chr(10) in text or rng.random() < 0.5 else ' '}{question}"
     listed = [[name, cells] for name, cells in rows.items()]  # an object's keys lose their order in a file
-    return prompt, facts | {"rows": listed, "years": span, "layout": layout}
+    return prompt, facts | {"rows": listed, "years": span}

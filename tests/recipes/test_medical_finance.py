@@ -16,7 +16,6 @@ from bridge_edge.data.samples import Sample
 from bridge_edge.embedded.skills import material
 from bridge_edge.errors import UserError
 from bridge_edge.recipes._steps import COMPARE, FormulaTask, Kind, article, beside, points, product, show
-from bridge_edge.recipes.finance.statement import ROWS, YEARS
 from bridge_edge.recipes.finance.task import TASK as FINANCE
 from bridge_edge.recipes.medical.task import TASK as MEDICAL
 
@@ -107,7 +106,7 @@ def test_prompts_are_short_and_end_in_the_question_and_facts_are_json(task: Form
 
 @TASKS
 def test_the_whole_numbers_of_the_facts_stand_in_the_prompt(task: FormulaTask) -> None:
-    scaled = {"halves", "height_dm", "calf_cm", "confused", "other", "layout"}
+    scaled = {"halves", "height_dm", "calf_cm", "confused", "other"}
     for sample in task.generate(400, 4):
         for name, fact in sample.facts.items():
             if isinstance(fact, int) and name not in scaled and not name.endswith("_tenths"):
@@ -115,24 +114,21 @@ def test_the_whole_numbers_of_the_facts_stand_in_the_prompt(task: FormulaTask) -
 
 
 def test_a_figure_is_looked_up_where_the_statement_has_it_also_after_a_file() -> None:
-    layouts: Counter[int] = Counter()
+    tables = 0
     for sample in FINANCE.generate(600, 21):
-        layouts[sample.facts["layout"]] += 1
         stored = Sample(**json.loads(json.dumps(asdict(sample), sort_keys=True)))
         rationale, _ = FINANCE.expert(stored, random.Random(1))
         assert rationale == FINANCE.expert(sample, random.Random(1))[0]
-        rows, span = dict(stored.facts["rows"]), stored.facts["years"]
-        for year in span if stored.facts["layout"] == YEARS else ():
-            if f"{year}: " in rationale:  # the line of a year is quoted as it stands
-                line = next(x for x in stored.prompt.split("\n") if x.startswith(f"{year}: "))
-                assert f"{line};" in rationale
-        for name in rows if stored.facts["layout"] != YEARS else ():
-            if f"{name}: " in rationale:
-                told = f"{name}: " + ", ".join(f"{y} {v}" for y, v in zip(span, rows[name], strict=True))
-                assert f"{told};" in rationale
-                if stored.facts["layout"] == ROWS:
-                    assert f"{told}." in stored.prompt
-    assert min(layouts.values()) > 120
+        table = "item | " in stored.prompt
+        tables += table
+        for name, cells in dict(stored.facts["rows"]).items():
+            if f"{name}: " not in rationale:
+                continue
+            told = f"{name}: " + ", ".join(f"{y} {v}" for y, v in zip(stored.facts["years"], cells, strict=True))
+            assert f"{told};" in rationale
+            line = f"{name} | {' | '.join(map(str, cells))}\n" if table else f"{told}."
+            assert line in stored.prompt
+    assert 200 < tables < 400
 
 
 @TASKS
