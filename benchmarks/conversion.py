@@ -40,8 +40,9 @@ SHAPE = {
 GGUF = "from bridge_edge.export.gguf_writer import write_gguf as f; f(Path(a[0]), Path(a[1]), 'F16', 'bench')"
 ONNX = """
 from bridge_edge.export.onnx_export import make_onnx as f
+from bridge_edge.export.wish import Blocks
 Path(a[1]).mkdir()
-f(Path(a[0]), Path(a[1]), "int4")
+f(Path(a[0]), Path(a[1]), "int4", Blocks(algorithm=a[2] or None))
 """
 PARITY = """
 from bridge_edge.export.api import export_student as f
@@ -112,7 +113,7 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def run(folder: Path, llama_cpp: Path | None, parity: int, only: str | None = None) -> list[dict[str, Any]]:
+def run(folder: Path, llama_cpp: Path | None, parity: int, only: str | None, algorithm: str) -> list[dict[str, Any]]:
     """All measurements, or those of one format, each in its turn."""
     checkpoint = folder / "checkpoint"
     make_checkpoint(checkpoint)
@@ -121,7 +122,7 @@ def run(folder: Path, llama_cpp: Path | None, parity: int, only: str | None = No
     work.mkdir(parents=True)
     todo: list[tuple[str, str, list[str], Path | None]] = [
         ("GGUF F16", GGUF, [str(checkpoint), str(work / "ours.gguf")], work / "ours.gguf"),
-        ("ONNX int4", ONNX, [str(checkpoint), str(work / "onnx")], work / "onnx"),
+        ("ONNX int4", ONNX, [str(checkpoint), str(work / "onnx"), algorithm], work / "onnx"),
     ]
     if llama_cpp is not None:
         target = work / "theirs.gguf"
@@ -153,10 +154,11 @@ def run(folder: Path, llama_cpp: Path | None, parity: int, only: str | None = No
     "--parity", type=click.IntRange(0, 200), default=0, show_default=True, help="Short prompts for the checks."
 )
 @click.option("--only", type=click.Choice(["gguf", "onnx"]), default=None, help="One format.")
-def main(folder: Path, llama_cpp: Path | None, parity: int, only: str | None) -> None:
+@click.option("--algorithm", default="", help="Of ONNX int4, e.g. k_quant.  [default: by size]")
+def main(folder: Path, llama_cpp: Path | None, parity: int, only: str | None, algorithm: str) -> None:
     """Print a line for each conversion and one JSON line last."""
     quiet_environment()
-    rows = run(folder.absolute(), llama_cpp.absolute() if llama_cpp else None, parity, only)
+    rows = run(folder.absolute(), llama_cpp.absolute() if llama_cpp else None, parity, only, algorithm)
     click.echo(json.dumps({"shape": SHAPE, "load": os.getloadavg()[0], "rows": rows}))
 
 
