@@ -105,16 +105,8 @@ def use(
         dropped, before = drop_cache(path), read_bytes()
     runtime, load_s = _loaded(load, path, threads)
     fetched = None if before is None else (read_bytes() or 0) - before
-    loaded, shares, took = kilobytes(STATUS).get("VmRSS"), [kilobytes(ROLLUP)], []
-    for prompt in prompts:
-        start = time.perf_counter()
-        runtime.generate([prompt], max_new_tokens)
-        took.append(time.perf_counter() - start)
-        shares.append(kilobytes(ROLLUP))
-    if context is not None:
-        _fill(runtime, context)
-        shares.append(kilobytes(ROLLUP))
-    largest = max(shares, key=lambda share: share.get("Pss", 0))
+    loaded = kilobytes(STATUS).get("VmRSS")
+    took, largest = _answered(runtime, prompts, max_new_tokens, context)
     report = {
         "interpreter_rss_bytes": base,
         "imported_rss_bytes": imported,
@@ -136,6 +128,22 @@ def use(
     runtime, report["warm_load_s"] = _loaded(load, path, threads)
     runtime.close()
     return report
+
+
+def _answered(
+    runtime: Runtime, prompts: Sequence[str], max_new_tokens: int, context: int | None
+) -> tuple[list[float], dict[str, int]]:
+    """The seconds of each answer, and the shares of memory at the moment when they were most."""
+    shares, took = [kilobytes(ROLLUP)], []
+    for prompt in prompts:
+        start = time.perf_counter()
+        runtime.generate([prompt], max_new_tokens)
+        took.append(time.perf_counter() - start)
+        shares.append(kilobytes(ROLLUP))
+    if context is not None:
+        _fill(runtime, context)
+        shares.append(kilobytes(ROLLUP))
+    return took, max(shares, key=lambda share: share.get("Pss", 0))
 
 
 def _loaded(load: Load, path: Path, threads: int | None) -> tuple[Runtime, float]:

@@ -109,7 +109,3 @@ class Totals:
     @property
     def usd(self) -> Decimal:
         return to_usd(self.nano)
-
-    @property
-    def unsettled_usd(self) -> Decimal:
-        return to_usd(self.unsettled_nano)

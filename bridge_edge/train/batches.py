@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,9 +85,3 @@ def epoch(examples: Sequence[Encoded], max_tokens: int, seed: int, window: int =
         batches.extend(bucket(lengths, max_tokens, order[start : start + window]))
     rng.shuffle(batches)
     return batches
-
-
-def iterate(examples: Sequence[Encoded], plan: Sequence[Sequence[int]], pad_id: int) -> Iterator[Batch]:
-    """Collate the index batches of `plan` one after another."""
-    for indices in plan:
-        yield collate([examples[i] for i in indices], pad_id)

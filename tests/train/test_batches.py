@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from bridge_edge.train.batches import LENGTH_STEP, Encoded, bucket, collate, epoch, iterate
+from bridge_edge.train.batches import LENGTH_STEP, Encoded, bucket, collate, epoch
 
 
 def examples(n: int, seed: int = 0, longest: int = 200) -> list[Encoded]:
@@ -49,7 +49,7 @@ def test_bucket_takes_the_given_order_alone() -> None:
 
 def test_collate_pads_on_the_right_without_loss() -> None:
     rows = examples(4, 3, 9)
-    (batch,) = iterate(rows, [[0, 1, 2, 3]], 7)
+    batch = collate(rows, 7)
     for i, row in enumerate(rows):
         assert batch.ids[i, : len(row)].tolist() == row.ids.tolist()
         assert batch.segments[i, : len(row)].tolist() == row.segments.tolist()
