@@ -57,11 +57,11 @@ class GGUFSession:
 class ONNXSession:
     """An onnxruntime-genai generator to which tokens are appended."""
 
-    def __init__(self, runtime: Any, room: int) -> None:
+    def __init__(self, runtime: Any, room: int, least: int = 0) -> None:
         import onnxruntime_genai as og
 
         params = og.GeneratorParams(runtime._model)
-        params.set_search_options(max_length=room, min_length=0, do_sample=False, num_beams=1, batch_size=1)
+        params.set_search_options(max_length=room, min_length=least, do_sample=False, num_beams=1, batch_size=1)
         self.generator: Any = og.Generator(runtime._model, params)
         self.path, self.length = runtime.path, 0
 
