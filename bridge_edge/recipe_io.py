@@ -1,8 +1,8 @@
 """YAML, a scale overlay and key=value overrides, merged by OmegaConf and validated by pydantic.
 
-Later wins: scale overlay, recipe file, overrides. YAML is read with YAML 1.2's idea of booleans and numbers, so that
-`No`, `12:30` and `2024-01-31` stay words and `1e-4` is a number. OmegaConf's `${...}` is not resolved: a prompt
-may say `${amount}` and mean a dollar sign, and no environment variable can end up in a recipe.
+Later wins: scale, recipe file, its `scales` part for this scale, overrides. YAML is read with YAML 1.2's idea of
+booleans and numbers, so that `No`, `12:30` and `2024-01-31` stay words and `1e-4` is a number. OmegaConf's `${...}` is
+not resolved: a prompt may say `${amount}` and mean a dollar sign, and no environment variable can end up in a recipe.
 """
 
 from __future__ import annotations
@@ -157,8 +157,9 @@ def load_recipe(words: Sequence[str]) -> Recipe:
     scale = selectors.get("scale", body.get("scale", "embedded"))
     overlay_path = _find("scale", str(scale), scale_names(), shipped("scale") / f"{scale}.yaml")
     overlay = read_yaml(overlay_path)
+    own = _own_scales(body).get(scale) or {}
     overlay["scale"] = body["scale"] = scale if scale in scale_names() else str(overlay_path.resolve())
-    parts: list[Any] = [overlay, body]
+    parts: list[Any] = [overlay, body, own]
     if "teacher" in selectors:
         parts.append(_teacher(selectors["teacher"]))
     try:
@@ -173,6 +174,17 @@ def load_recipe(words: Sequence[str]) -> Recipe:
         return Recipe.model_validate(plain)
     except ValidationError as error:
         raise explain(error) from error
+
+
+def _own_scales(body: dict[str, Any]) -> dict[str, Any]:
+    """Take `scales` out of a recipe file: by the name of a shipped scale, what the recipe sets at that scale only."""
+    own = body.pop("scales", None) or {}
+    if not isinstance(own, dict) or not all(isinstance(part, dict) for part in own.values()):
+        raise UserError("scales must map names of scales to keys of a recipe", "e.g. scales: {embedded: {seed: 1}}")
+    for name in own:
+        if name not in scale_names():
+            raise unknown("scale", str(name), scale_names())
+    return own
 
 
 def _find_local_teacher(plain: dict[str, Any]) -> None:

@@ -129,7 +129,7 @@ def test_an_unknown_key_without_a_near_one_lists_the_choices() -> None:
         ("budget.fraction=1.5", "above the pool"),
         ("budget.fraction=.nan", "finite"),
         ("student.lr=.inf", "finite"),
-        ("budget.queries=6001", "above the pool of 6000"),
+        ("budget.queries=5001", "above the pool of 5000"),
         ("task.prompt=no column", "names no column"),
         ("task.prompt='{text'", "task.prompt"),
         ("task.prompt='{text.upper}'", "no plain column"),
@@ -199,6 +199,20 @@ def test_models_are_paths_only_where_they_say_so(tmp_path: Path, monkeypatch: py
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_recipe(["recipe=legal", "ta.model=mine"]).ta.model == str(tmp_path / "mine")
+
+
+def test_a_recipe_may_set_values_for_one_scale(tmp_path: Path) -> None:
+    path = own(tmp_path, OWN + "student: {lr: 0.5}\nscales: {edge: {student: {lr: 0.125}, seed: 7}}\n")
+    found = [load_recipe([f"recipe={path}", *more]) for more in ([], ["scale=edge"], ["scale=edge", "seed=8"])]
+    assert [(r.student.lr, r.seed) for r in found] == [(0.5, 0), (0.125, 7), (0.125, 8)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("scales: {egde: {seed: 1}}", "did you mean 'edge'"), ("scales: [1]", "map")]
+)
+def test_values_for_an_unknown_scale_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        load_recipe([f"recipe={own(tmp_path, OWN + text)}"])
 
 
 def test_a_scale_of_ones_own_loads_back(tmp_path: Path) -> None:
