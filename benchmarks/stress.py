@@ -17,12 +17,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import click
@@ -40,23 +39,10 @@ from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
 
 
 def bare(teacher: OpenAITeacher, requests: list[Request], concurrency: int) -> None:
-    """The same requests with threads and the client alone: no ledger, no retries."""
-    queue: SimpleQueue[Request] = SimpleQueue()
-    for request in requests:
-        queue.put(request)
-
-    def work() -> None:
-        while True:
-            try:
-                teacher.ask(queue.get_nowait())
-            except Empty:
-                return
-
-    threads = [threading.Thread(target=work) for _ in range(concurrency)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    """The same requests with threads and the client alone: no ledger, no retries; raises where one fails."""
+    with ThreadPoolExecutor(concurrency) as pool:
+        for _ in pool.map(teacher.ask, requests):
+            pass
 
 
 def clocked(work: Callable[[], Any]) -> tuple[float, float]:

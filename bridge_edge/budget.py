@@ -49,7 +49,8 @@ from bridge_edge.ledger_rows import (
     Query,
     Reservation,
     counted,
-    find_answer,
+    find_replies,
+    good,
     next_attempt,
     plausible,
     reply_columns,
@@ -74,6 +75,8 @@ __all__ = [
     "show_usd",
     "to_usd",
 ]
+
+TOGETHER = 500  # rows or requests looked at in one transaction
 
 
 class Ledger:
@@ -210,13 +213,16 @@ class Ledger:
 
     def answer_for(self, request_hash: str) -> Answer | None:
         """The stored answer of a request, or None where it was never answered."""
-        with self._file.read() as db:
-            return find_answer(db, request_hash, "AND status = 'ok' ORDER BY id")
+        return good(self.replies([request_hash]).get(request_hash, []))
 
-    def last_reply(self, request_hash: str) -> Answer | None:
-        """The latest paid reply of a request, useful or not (see its `status`)."""
-        with self._file.read() as db:
-            return find_answer(db, request_hash, "AND response IS NOT NULL ORDER BY id DESC")
+    def replies(self, request_hashes: Sequence[str]) -> dict[str, list[Answer]]:
+        """Every paid reply of these requests in the order they came, useful or not (see the `status` of each)."""
+        found: dict[str, list[Answer]] = {}
+        for start in range(0, len(request_hashes), TOGETHER):
+            with self._file.read() as db:
+                for answer in find_replies(db, request_hashes[start : start + TOGETHER]):
+                    found.setdefault(answer.request_hash, []).append(answer)
+        return found
 
     def totals(self) -> Totals:
         """What counts against the caps now, from one consistent view of the file."""
@@ -235,7 +241,9 @@ class Ledger:
         after = 0
         while True:  # in pages, so that a slow reader holds no transaction open
             with self._file.read() as db:
-                page = db.execute("SELECT * FROM attempts WHERE id > ? ORDER BY id LIMIT 500", (after,)).fetchall()
+                page = db.execute(
+                    "SELECT * FROM attempts WHERE id > ? ORDER BY id LIMIT ?", (after, TOGETHER)
+                ).fetchall()
             if not page:
                 return
             yield from (dict(row) for row in page)

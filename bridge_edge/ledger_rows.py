@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bridge_edge.errors import UserError
@@ -137,11 +138,16 @@ def next_attempt(db: sqlite3.Connection, request_hash: str) -> int:
     return len(rows) + 1
 
 
-def find_answer(db: sqlite3.Connection, request_hash: str, which: str) -> Answer | None:
-    row = db.execute(
-        f"SELECT * FROM attempts WHERE request_hash = ? AND state = '{SETTLED}' {which} LIMIT 1", (request_hash,)
-    ).fetchone()
-    return None if row is None else answer_in(row)
+def find_replies(db: sqlite3.Connection, request_hashes: Sequence[str]) -> list[Answer]:
+    """The paid replies of some requests, in the order they came."""
+    among = f"request_hash IN ({', '.join('?' * len(request_hashes))})"
+    which = f"state = '{SETTLED}' AND response IS NOT NULL AND {among} ORDER BY id"
+    return [answer_in(row) for row in db.execute(f"SELECT * FROM attempts WHERE {which}", request_hashes)]
+
+
+def good(replies: Sequence[Answer]) -> Answer | None:
+    """The answer among the replies to one request."""
+    return next((reply for reply in replies if reply.status == "ok"), None)
 
 
 def answer_in(row: sqlite3.Row) -> Answer:

@@ -1,7 +1,7 @@
 """The loop that asks a teacher within a budget: reserve, call, settle, retry, and stop cleanly.
 
 One thread (the caller's) decides and reserves, in the order of the requests, so that the same money buys the same
-items; a few workers make one attempt each and settle it themselves, so that a paid answer is on disk before anyone
+items; the threads of `crew.py` make one attempt each and settle it, so that a paid answer is on disk before anyone
 hears of it. What the ledger already holds is taken from there without a call. Near a cap the loop waits for answers in
 flight, since they nearly always cost less than was reserved, and stops only when nothing is in flight and the next
 worst case does not fit. The first Ctrl-C sends nothing more and waits for the answers already paid for; the second
@@ -15,7 +15,6 @@ Not covered: adapting the concurrency to the rate limits of a server, and batch 
 from __future__ import annotations
 
 import heapq
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,15 +24,19 @@ from queue import Empty, SimpleQueue
 
 from bridge_edge.answer_cache import AnswerCache
 from bridge_edge.budget import AlreadyAnswered, Answer, BudgetExhausted, InFlight, Ledger, Query, Reservation
-from bridge_edge.teacher.attempt import attempt, first_interrupt
+from bridge_edge.errors import UserError
+from bridge_edge.ledger_rows import good
+from bridge_edge.teacher.attempt import first_interrupt
 from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError, cost_of
-from bridge_edge.teacher.outcome import Event, Failure, Job, Outcome, Policy, Progress, until
+from bridge_edge.teacher.crew import Crew
+from bridge_edge.teacher.outcome import Event, Failure, Job, Outcome, Policy, Progress, announce, until
 from bridge_edge.teacher.prompt import build_prompt, sanitize
 
 __all__ = ["Failure", "Outcome", "Policy", "Progress", "ask_all", "build_prompt", "sanitize"]
 
 FINAL = {"filtered", "refused"}  # paid replies that asking again would only buy again
 POLL_S = 0.2
+TELL_S = 0.1  # between two states of progress at the least: what they say is read from the ledger
 
 
 def ask_all(
@@ -67,7 +70,7 @@ class _Asker:
         policy: Policy,
         cache: AnswerCache | None,
     ) -> None:
-        self.teacher, self.ledger, self.cache, self.concurrency = teacher, ledger, cache, concurrency
+        self.teacher, self.ledger, self.cache = teacher, ledger, cache
         self.progress, self.policy = progress, policy
         self.jobs: dict[str, Job] = {}
         for request in requests:
@@ -76,26 +79,27 @@ class _Asker:
         self.ready: deque[Job] = deque()
         self.later: list[tuple[float, int, Job]] = []  # a heap by due time
         self.flying: dict[str, Reservation] = {}
-        self.work: SimpleQueue[tuple[Job, Reservation] | None] = SimpleQueue()
         self.events: SimpleQueue[Event | None] = SimpleQueue()  # None: Ctrl-C
+        self.crew = Crew(teacher, ledger, cache, concurrency, self.events.put)
+        self.width = concurrency + self.crew.ahead
         self.not_before = 0.0
         self.done = self.failed = self.failed_in_a_row = 0
+        self.told = 0.0
         self.interrupted = False
         self.crash: Exception | None = None
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
-        kept = [answer for job in self.jobs.values() if (answer := self._recall(job)) is not None]
+        bought = self.ledger.replies(list(self.jobs))
+        kept = [a for job in self.jobs.values() if (a := self._recall(job, bought.get(job.hash, []))) is not None]
         if self.cache is not None:
             self.cache.put(kept)  # a killed run may have stored them in its ledger alone
-        self._tell()
-        workers = min(self.concurrency, len(self.ready))
-        for _ in range(workers):
-            # Daemons: an answer that the user gave up on must not hold up the end of the program.
-            threading.Thread(target=self._worker, daemon=True).start()
+        self._tell(now=True)
+        self.crew.start(len(self.ready))
         try:
             with first_interrupt(lambda: self.events.put(None)):
                 self._loop()
+                self._tell(now=True)
         except KeyboardInterrupt:
             self._give_up()
             raise
@@ -103,27 +107,26 @@ class _Asker:
             self._drain()
             raise
         finally:
-            for _ in range(workers):
-                self.work.put(None)
+            self.crew.dismiss()
         if self.crash is not None:
             raise self.crash
         if self.interrupted:
             raise KeyboardInterrupt
-        return self._collect()
+        return self.outcome.collect(self.jobs.values())
 
     @property
     def halted(self) -> bool:
         return self.interrupted or self.crash is not None or self.outcome.stopped_by is not None
 
-    def _recall(self, job: Job) -> Answer | None:
+    def _recall(self, job: Job, bought: Sequence[Answer]) -> Answer | None:
         """Take what the ledger holds, or queue the job."""
-        if (answer := self.ledger.answer_for(job.hash)) is not None:
+        if (answer := good(bought)) is not None:
             self._from_ledger(job, answer)
             return answer
-        last = self.ledger.last_reply(job.hash)
-        if last is not None and last.status in FINAL:
-            message = f"item {job.request.item_id!r}: {last.status} reply, bought before and not asked for again"
-            self._end(job, TeacherError(message, last.status, scope="item"))
+        if bought and bought[-1].status in FINAL:
+            status = bought[-1].status
+            message = f"item {job.request.item_id!r}: {status} reply, bought before and not asked for again"
+            self._end(job, TeacherError(message, status, scope="item"))
         else:
             self.ready.append(job)
         return None
@@ -146,7 +149,8 @@ class _Asker:
             now = time.monotonic()
             while self.later and self.later[0][0] <= now:
                 self.ready.appendleft(heapq.heappop(self.later)[2])
-            while self.ready and len(self.flying) < self.concurrency and now >= self.not_before and not self.halted:
+            self._hold()
+            while self.ready and len(self.flying) < self.width and now >= self.not_before and not self.halted:
                 if not self._launch():
                     break
             if not self.flying and (self.halted or not (self.ready or self.later)):
@@ -158,14 +162,12 @@ class _Asker:
 
     def _patience(self) -> float:
         """How long to wait for an event before looking again whether something is due."""
-        now, due = time.monotonic(), [POLL_S]
-        if not self.halted:
-            due += [when - now for when, _, _ in self.later[:1]]
-        return max(0.001, min(due))
+        due = [] if self.halted else [when - time.monotonic() for when, _, _ in self.later[:1]]
+        return max(0.001, min([POLL_S, *due]))
 
     def _launch(self) -> bool:
         """Hand the first ready jobs to workers or settle them otherwise; False where money is waited for or gone."""
-        jobs = list(islice(self.ready, self.concurrency - len(self.flying)))
+        jobs = list(islice(self.ready, self.width - len(self.flying)))
         if self.cache is not None:
             # Here and not when the jobs are queued: another run may have bought an answer in the meantime.
             known = [(n, hit) for n, job in enumerate(jobs) if (hit := self.cache.get(job.hash)) is not None]
@@ -210,8 +212,21 @@ class _Asker:
     def _send(self, job: Job, reservation: Reservation) -> None:
         job.tries += 1
         self.flying[job.hash] = reservation
-        self.work.put((job, reservation))
+        self.crew.send(job, reservation)
         self.outcome.asked += 1
+
+    def _hold(self) -> None:
+        """Where nothing may be sent now, give back what was reserved ahead."""
+        if self.halted or time.monotonic() < self.not_before:
+            self._call_back()
+
+    def _call_back(self) -> None:
+        for job, reservation in reversed(self.crew.call_back()):
+            del self.flying[job.hash]
+            job.tries -= 1
+            self.outcome.asked -= 1
+            self.ready.appendleft(job)
+            self.ledger.fail(reservation, "not sent", billed=False)
 
     def _wait_for_other(self, job: Job, who: str) -> None:
         now = time.monotonic()
@@ -220,10 +235,7 @@ class _Asker:
             error = TeacherError(f"{who}; it gave no answer in time", "in flight elsewhere", scope="item")
             self._end(job, error)
         else:
-            self._postpone(job, now + POLL_S)
-
-    def _postpone(self, job: Job, due: float) -> None:
-        heapq.heappush(self.later, (due, id(job), job))
+            heapq.heappush(self.later, (now + POLL_S, id(job), job))
 
     def _hear(self, event: Event | None) -> None:
         if event is None:
@@ -233,10 +245,13 @@ class _Asker:
         if isinstance(event.result, Answer):
             self._accept(event.job, event.result)
             self.failed_in_a_row = 0
-        elif isinstance(event.result, TeacherError):
-            self._missed(event.job, event.result)
         else:
-            self.crash = event.result
+            if isinstance(event.result, TeacherError):
+                self._missed(event.job, event.result)
+            else:
+                self.crash = event.result
+            self._hold()
+            self.crew.go_on()
         self._tell()
 
     def _missed(self, job: Job, error: TeacherError) -> None:
@@ -248,8 +263,10 @@ class _Asker:
         elif error.retryable and job.tries <= policy.retries:
             due = time.monotonic() + max(pause, policy.wait(job.tries))
             if pause:  # meant for all of us, not for this request alone
+                if pause > policy.quiet_pause_s and due > self.not_before + 1:
+                    announce(pause)
                 self.not_before = max(self.not_before, due)
-            self._postpone(job, due)
+            heapq.heappush(self.later, (due, id(job), job))
         else:
             self._end(job, error)
             self.failed_in_a_row += error.scope != "item"
@@ -262,41 +279,22 @@ class _Asker:
         if self.outcome.stopped_by is None:
             self.outcome.stopped_by, self.outcome.message = "teacher", message
 
-    def _worker(self) -> None:
-        while (task := self.work.get()) is not None:
-            job, reservation = task
-            try:
-                result = attempt(self.teacher, self.ledger, job.request, reservation)
-                if self.cache is not None and isinstance(result, Answer):
-                    self.cache.put([result])
-                self.events.put(Event(job, result))
-            except Exception as error:
-                self.events.put(Event(job, error))
-
     def _drain(self) -> None:
+        with suppress(UserError):  # a disk that is full: then it stays counted
+            self._call_back()
         while self.flying:
             event = self.events.get()
             if event is not None:
                 self.flying.pop(event.job.hash, None)
 
     def _give_up(self) -> None:
-        """The second Ctrl-C: what is in flight stays counted; a worker that still gets its answer may settle it."""
+        """The second Ctrl-C: what is in flight stays counted; a thread that still gets its answer may settle it."""
+        self._call_back()
         for reservation in self.flying.values():
             with suppress(ValueError):  # a worker was quicker
                 self.ledger.fail(reservation, "interrupted", "given up by the user")
 
-    def _tell(self) -> None:
-        if self.progress is not None:
+    def _tell(self, now: bool = False) -> None:
+        if self.progress is not None and (now or time.monotonic() - self.told >= TELL_S):
             self.progress(Progress(self.done, self.failed, len(self.jobs), self.ledger.totals()))
-
-    def _collect(self) -> Outcome:
-        for job in self.jobs.values():
-            for request in job.requests:
-                if isinstance(job.result, Reply):
-                    self.outcome.replies.setdefault(request.item_id, []).append(job.result)
-                elif job.result is None:
-                    self.outcome.left += 1
-                else:
-                    failure = Failure(request.item_id, request.sample, job.result.status, str(job.result))
-                    self.outcome.failures.append(failure)
-        return self.outcome
+            self.told = time.monotonic()

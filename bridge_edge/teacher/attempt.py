@@ -11,22 +11,38 @@ from contextlib import contextmanager
 from bridge_edge.budget import Answer, Details, Ledger, Reservation
 from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError
 
+Result = tuple[Reply | Exception, float]
+"""What came of one call, and the seconds that it took."""
+
 
 def attempt(teacher: Teacher, ledger: Ledger, request: Request, reservation: Reservation) -> Answer | TeacherError:
     """Call the teacher once and settle; what is returned is on disk. Only what nobody expects is raised."""
+    return enter(ledger, reservation, call(teacher, request))
+
+
+def call(teacher: Teacher, request: Request) -> Result:
     start = time.monotonic()
+    got: Reply | Exception
     try:
-        reply = teacher.ask(request)
-    except TeacherError as error:
-        _enter(ledger, reservation, error, time.monotonic() - start)
-        return error
+        got = teacher.ask(request)
     except Exception as error:
-        ledger.fail(reservation, "crashed", type(error).__name__, latency_s=time.monotonic() - start)
-        raise
-    return _settle(ledger, reservation, reply, time.monotonic() - start)
+        got = error
+    return got, time.monotonic() - start
 
 
-def _enter(ledger: Ledger, reservation: Reservation, error: TeacherError, latency_s: float) -> None:
+def enter(ledger: Ledger, reservation: Reservation, result: Result) -> Answer | TeacherError:
+    """Enter in the ledger what came of a call."""
+    got, latency_s = result
+    if isinstance(got, Reply):
+        return _settle(ledger, reservation, got, latency_s)
+    if isinstance(got, TeacherError):
+        _enter_error(ledger, reservation, got, latency_s)
+        return got
+    ledger.fail(reservation, "crashed", type(got).__name__, latency_s=latency_s)
+    raise got
+
+
+def _enter_error(ledger: Ledger, reservation: Reservation, error: TeacherError, latency_s: float) -> None:
     """A failed attempt: released, kept as possibly billed, or settled as a useless reply that was paid for."""
     if error.billed == "yes":
         reply = error.reply or Reply("", None, None)

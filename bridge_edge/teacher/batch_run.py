@@ -25,6 +25,7 @@ from dataclasses import asdict
 from itertools import islice
 
 from bridge_edge.budget import Answer, BudgetExhausted, InFlight, Ledger, Query, Reservation
+from bridge_edge.ledger_rows import good
 from bridge_edge.teacher.base import Reply, Request, TeacherError
 from bridge_edge.teacher.batch_api import BYTES, LINES, BatchTeacher, State
 from bridge_edge.teacher.batch_record import FOLDER, Record, Records, from_row
@@ -91,14 +92,11 @@ class _Batches:
 
     def _recall(self) -> None:
         """Take what the ledger holds."""
-        for key in self.jobs:
-            if key in self.answers:
-                continue
-            if (answer := self.ledger.answer_for(key)) is not None:
+        for key, bought in self.ledger.replies([key for key in self.jobs if key not in self.answers]).items():
+            last = bought[-1]
+            if (answer := good(bought)) is not None:
                 self.answers[key] = answer
-                continue
-            last = self.ledger.last_reply(key)
-            if last is not None and last.status in FINAL and key not in self.errors:
+            elif last.status in FINAL and key not in self.errors:
                 message = f"item {last.item_id!r}: {last.status} reply, bought before and not asked for again"
                 self.errors[key] = TeacherError(message, last.status, scope="item")
         self._tell()

@@ -16,21 +16,22 @@ from typing import Any, TypeVar
 from bridge_edge.teacher.base import TeacherError
 from bridge_edge.teacher.batch_api import BatchTeacher, State, parse_lines
 from bridge_edge.teacher.batch_record import Record, Records
+from bridge_edge.teacher.outcome import Policy, announce, until
 
+POLICY = Policy()
 GONE = "http 404"  # a service keeps batches and files for some weeks
 Got = TypeVar("Got")
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds between two looks at a batch (growing by half), tries of one HTTP call, the wait for a listing, the
-    longest pause that a service may ask for, and how often a request is put into a batch."""
+    """Seconds between two looks at a batch (growing by half), tries of one HTTP call, the wait for a listing, and how
+    often a request is put into a batch."""
 
     first_s: float = 2.0
     most_s: float = 60.0
     tries: int = 8
     grace_s: float = 30.0
-    longest_pause_s: float = 120.0
     rounds: int = 3
 
     def wait(self, number: int) -> float:
@@ -149,7 +150,9 @@ class Steps:
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _pause(self, error: TeacherError, number: int) -> None:
-        wait = max(error.retry_after or 0.0, self.patience.wait(number))
-        if wait > max(self.patience.longest_pause_s, self.patience.most_s):
-            raise TeacherError(f"the service asks to wait {wait:.0f} s; run the same command again after that")
-        time.sleep(wait)
+        pause = error.retry_after or 0.0
+        if pause > POLICY.longest_pause_s:
+            raise TeacherError(f"the service asks to wait {until(pause)}; run the same command again after that")
+        if pause > POLICY.quiet_pause_s:
+            announce(pause)
+        time.sleep(max(pause, self.patience.wait(number)))

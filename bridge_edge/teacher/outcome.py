@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bridge_edge.budget import Answer, Totals
+from bridge_edge.progress import say
 from bridge_edge.teacher.base import Reply, Request, TeacherError
 
 
@@ -17,7 +19,8 @@ class Policy:
     retries: int = 4
     first_wait_s: float = 0.5
     most_wait_s: float = 30.0
-    longest_pause_s: float = 120.0  # a server that asks for more stops the run
+    quiet_pause_s: float = 120.0  # a server that asks for more has everybody wait, and it is said until when
+    longest_pause_s: float = 3600.0  # one that asks for more than that stops the run
     failures_in_a_row: int = 5  # items in a row that the teacher failed on
     elsewhere_s: float = 600.0  # how long to wait for an answer that another process is fetching
     max_chars: int = 20_000
@@ -34,6 +37,11 @@ def until(pause_s: float) -> str:
     except (OverflowError, ValueError, OSError):  # further than a calendar goes
         return "without end" if pause_s == float("inf") else f"{pause_s:.0f} s"
     return f"{pause_s:.0f} s, until {end}"
+
+
+def announce(pause_s: float) -> None:
+    """Say that nothing is sent for a while."""
+    say(f"  paused: the teacher asks to wait {until(pause_s)}; Ctrl-C stops, and the same command goes on from here")
 
 
 @dataclass
@@ -90,3 +98,16 @@ class Outcome:
     from_ledger: int = 0
     from_cache: int = 0
     left: int = 0
+
+    def collect(self, jobs: Iterable[Job]) -> Outcome:
+        """Take in what came of the jobs, request by request."""
+        for job in jobs:
+            for request in job.requests:
+                if isinstance(job.result, Reply):
+                    self.replies.setdefault(request.item_id, []).append(job.result)
+                elif job.result is None:
+                    self.left += 1
+                else:
+                    failure = Failure(request.item_id, request.sample, job.result.status, str(job.result))
+                    self.failures.append(failure)
+        return self

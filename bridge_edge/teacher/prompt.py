@@ -29,6 +29,7 @@ STYLES = {
 
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co"}  # controls, formatting (bidirectional overrides), surrogates, private use
 _KEPT = "\n\t\u200c\u200d"  # the joiners are part of Persian and Indic spelling
+_CONTROLS = re.compile("[\\x00-\\x08\\x0e-\\x1f\\x7f]")
 _BREAKS = re.compile("\r\n|[\r\u2028\u2029\x0b\x0c\x85]")
 _SPECIAL = re.compile(
     r"<[|\uff5c][^<>\n]{0,64}?[|\uff5c]>"  # <|im_start|> and its full-width cousins
@@ -74,7 +75,10 @@ def sanitize(text: str, max_chars: int = 20_000) -> str:
     than a few layers is an attack and loses its brackets.
     """
     text = _BREAKS.sub("\n", text[: 4 * max_chars])
-    text = "".join(c for c in text if c in _KEPT or unicodedata.category(c) not in _INVISIBLE)
+    if text.isascii():  # nearly all texts, and ten times as fast
+        text = _CONTROLS.sub("", text)
+    else:
+        text = "".join(c for c in text if c in _KEPT or unicodedata.category(c) not in _INVISIBLE)
     thought, _, said = text.rpartition("</think>")
     text = said if thought and said.strip() else text
     for _ in range(_PASSES):

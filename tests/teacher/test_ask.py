@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -239,12 +240,12 @@ def test_empty_replies_stop_the_run_before_they_cost_all(tmp_path: Path) -> None
 
 def test_a_long_pause_stops_instead_of_sleeping(tmp_path: Path) -> None:
     with (
-        serve(lambda n, b: (429, {"Retry-After": "121"}, "{}")) as server,
+        serve(lambda n, b: (429, {"Retry-After": "3601"}, "{}")) as server,
         Ledger(tmp_path / "l.sqlite", Caps(), PRICE) as ledger,
     ):
         outcome = ask_all(api(server), ledger, requests(3), 1)
     assert outcome.stopped_by == "teacher"
-    assert re.search(r"wait 121 s, until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", outcome.message)
+    assert re.search(r"wait 3601 s, until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", outcome.message)
     assert len(server.bodies) == 1
 
 
@@ -381,3 +382,36 @@ def test_ctrl_c(tmp_path: Path, interrupts: int, delay: float) -> None:
     else:  # what was in flight was given up, and stays counted
         assert [row["status"] for row in ledger.unresolved()] == ["interrupted"] * 4
     assert KEY not in out + error
+
+
+def test_what_is_reserved_ahead_is_given_back_where_nothing_may_be_sent(tmp_path: Path) -> None:
+    """Eight calls at once, two reserved ahead: these two are not sent after the key was refused, and cost nothing."""
+    barrier = threading.Barrier(8)
+
+    def refuse(request: Request, call: int) -> Reply:
+        barrier.wait(timeout=30)
+        time.sleep(0.2 if call else 0.0)  # the others end when the first is known
+        raise TeacherError("who?", "not authorised", billed="no", scope="all")
+
+    ledger, toy = Ledger(tmp_path / "l.sqlite", Caps(), PRICE), Toy(refuse)
+    outcome = ask_all(toy, ledger, requests(30), 8)
+    statuses = Counter(row["status"] for row in ledger.attempts())
+    assert (toy.calls, outcome.asked, outcome.left, outcome.stopped_by) == (8, 8, 22, "teacher")
+    assert statuses == {"not authorised": 8, "not sent": 2}
+    assert ledger.totals().queries == 0
+
+
+def test_no_more_calls_at_once_than_were_asked_for(tmp_path: Path) -> None:
+    flying, most, lock = [0], [0], threading.Lock()
+
+    def count(request: Request, call: int) -> Reply:
+        with lock:
+            flying[0] += 1
+            most[0] = max(most[0], flying[0])
+        time.sleep(0.02)
+        with lock:
+            flying[0] -= 1
+        return good(request, call)
+
+    outcome = ask_all(Toy(count), Ledger(tmp_path / "l.sqlite", Caps(), PRICE), requests(60), 8)
+    assert (len(outcome.replies), most[0]) == (60, 8)

@@ -47,7 +47,7 @@ FAULTS: dict[str, tuple[Scripted, str, str]] = {  # what is sent, and the state 
     "403": ((403, {}, NO), "released", "http 403"),
     "408": ((408, {}, NO), "unknown", "http 408"),
     "429": ((429, {"retry-after-ms": "1"}, NO), "released", "http 429"),
-    "429, long": ((429, {"retry-after": "121"}, NO), "released", "http 429"),
+    "429, long": ((429, {"retry-after": "3601"}, NO), "released", "http 429"),
     "500": ((500, {}, NO), "unknown", "http 500"),
     "redirect": ((302, {"Location": f"http://127.0.0.1:9/{KEY}"}, ""), "released", "http 302"),
 }

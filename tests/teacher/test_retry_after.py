@@ -107,21 +107,36 @@ def ask(tmp_path: Path, first: Scripted, policy: Policy) -> tuple[str | None, in
 
 @pytest.mark.parametrize(
     ("header", "stopped"),
-    [("120", None), ("121", "teacher"), ("119.99", None), ("120.01", "teacher"), ("inf", "teacher")],
+    [
+        ("120", None),
+        ("121", None),
+        ("119.99", None),
+        ("120.01", None),
+        ("400", None),
+        ("401", "teacher"),
+        ("inf", "teacher"),
+    ],
 )
 def test_the_boundary_of_two_minutes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str, stopped: str | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    header: str,
+    stopped: str | None,
 ) -> None:
-    """Two minutes are waited for, more stops the run; read a thousand times faster, so that the test need not wait."""
-    assert Policy().longest_pause_s == 120
+    """Above two minutes it is said until when nothing is sent, above an hour (here less) the run stops; read a thousand
+    times faster, so that the test need not wait."""
+    assert (Policy().quiet_pause_s, Policy().longest_pause_s) == (120, 3600)
     read = retry_after
     monkeypatch.setattr(
         "bridge_edge.teacher.openai_api.retry_after", lambda headers: (read(headers) or 0.0) / 1000 if headers else None
     )
-    policy = Policy(first_wait_s=0.001, most_wait_s=0.001, longest_pause_s=0.12)
+    policy = Policy(first_wait_s=0.001, most_wait_s=0.001, quiet_pause_s=0.12, longest_pause_s=0.4)
     found, asked, pause = ask(tmp_path, (429, {"Retry-After": header}, "{}"), policy)
     assert (found, asked) == (stopped, 1 if stopped else 2)
     assert stopped or pause >= float(header) / 1000
+    said = "paused: the teacher asks to wait" in capfd.readouterr().err
+    assert said == (stopped is None and float(header) > 120)
 
 
 @pytest.mark.parametrize(
