@@ -6,9 +6,11 @@ Not covered: uploading.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from bridge_edge.provenance import facts
 from bridge_edge.run import digest_tree, sha256_text
 
 CALIBRATION = 256  # texts read: half for the importance matrix, some of the rest for the search
+CHECKED, SEARCHED = 200, 1_000  # dev items at most; a search is decided by fractions of a point
 RECORD = "export.json"
 
 
@@ -36,7 +39,7 @@ class ExportOptions:
     tensors: tuple[str, ...] = ()
     minutes: float = 15.0
     max_drop: float = 0.5
-    items: int | None = None  # 200, and for a search all there are: each decides half a point
+    items: int | None = None
     block_size: int | None = None
     accuracy_level: int | None = None
     algorithm: str | None = None
@@ -46,9 +49,6 @@ def export_to(
     source: Path, formats: Sequence[str], options: ExportOptions, out: Path | None, threads: int | None
 ) -> list[dict[str, Any]]:
     """Export `source` in each format; returns what the packages say of each, with its path."""
-    from bridge_edge.export.api import export_student, resolve_quant
-    from bridge_edge.export.checkpoint import count_parameters
-
     if not source.exists():
         raise UserError(
             f"no model at {str(source)!r}", "name a run, a checkpoint folder, or leave it out for the latest run"
@@ -57,27 +57,42 @@ def export_to(
     blocks = (options.block_size, options.accuracy_level, options.algorithm)
     if "onnx" not in formats and any(given is not None for given in blocks):
         raise UserError("block size, accuracy level and algorithm are for ONNX", "add --format onnx, or leave them out")
-    results = []
-    for fmt in formats:
-        kind = resolve_quant(fmt, options.quant, count_parameters(source))
-        wish = _wish(source, fmt, kind, options)
-        folder = base / f"{fmt}-{kind.lower()}"
-        items = options.items or (10**6 if kind == "auto" else 200)
-        key = sha256_text(f"{digest_tree(source)} {items} {wish!r}")
-        if (folder / "parity.json").is_file() and _made_with(folder, key):
-            say(f"{folder} is up to date")
-            results.append(json.loads((folder / RECORD).read_text(encoding="utf-8")))
-            continue
-        if folder.exists():
-            raise UserError(f"{folder} exists already", "remove it, or choose another folder with --out")
-        say(f"exporting {source} to {folder}")
-        exported = export_student(
-            source, folder, fmt, kind, _prompts(source, options.calibration, items), threads, wish
-        )
-        record = {**exported.to_json(), "path": str(exported.path), "source": str(source), "key": key}
-        (folder / RECORD).write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
-        results.append(record)
-    return results
+    with _checkpoint(source) as whole:
+        return [{**_export(whole, fmt, options, base, threads), "source": str(source)} for fmt in formats]
+
+
+@contextlib.contextmanager
+def _checkpoint(source: Path) -> Iterator[Path]:
+    """`source`, or where it is an adapter beside its base, both merged in a folder that goes again."""
+    from bridge_edge.export.adapter import is_adapter, merge
+
+    if not is_adapter(source):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="bridge-edge-") as work:
+        say(f"merging the adapter {source} into its base model")
+        yield merge(source, Path(work) / source.name)
+
+
+def _export(source: Path, fmt: str, options: ExportOptions, base: Path, threads: int | None) -> dict[str, Any]:
+    from bridge_edge.export.api import export_student, resolve_quant
+    from bridge_edge.export.checkpoint import count_parameters
+
+    kind = resolve_quant(fmt, options.quant, count_parameters(source))
+    wish = _wish(source, fmt, kind, options)
+    folder = base / f"{fmt}-{kind.lower()}"
+    items = options.items or (SEARCHED if kind == "auto" else CHECKED)
+    key = sha256_text(f"{digest_tree(source)} {items} {wish!r}")
+    if (folder / "parity.json").is_file() and _made_with(folder, key):
+        say(f"{folder} is up to date")
+        return dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    if folder.exists():
+        raise UserError(f"{folder} exists already", "remove it, or choose another folder with --out")
+    say(f"exporting {source} to {folder}")
+    exported = export_student(source, folder, fmt, kind, _prompts(source, options.calibration, items), threads, wish)
+    record = {**exported.to_json(), "path": str(exported.path), "key": key}
+    (folder / RECORD).write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+    return record
 
 
 def _made_with(folder: Path, key: str) -> bool:
@@ -159,13 +174,12 @@ def export_text(results: Sequence[dict[str, Any]]) -> str:
         if r["fallbacks"]:
             lines.append(f"  {len(r['fallbacks'])} tensors in another type, e.g. {r['fallbacks'][0]}")
         if r.get("search"):
-            from bridge_edge.export.search import table
+            from bridge_edge.export.front import table
 
             lines.append(table(r["search"]))
             if not r["search"]["met"]:
-                lines.append(
-                    f"  no mixture was within {r['search']['goal']['max_drop']:g} points; the finest was taken"
-                )
+                goal = r["search"]["goal"]["max_drop"]
+                lines.append(f"  nothing was within {goal:g} points; the file nearest to the original was taken")
     return "\n".join([*lines, "Next: bridge-edge bench"])
 
 

@@ -46,8 +46,9 @@ def make_auto(
         sensitivity = Sensitivity(folder, original, whole, out.parent, importance)
         journal = Journal(journal_path(out.parent), journal_key(folder, dev, wish.calibration))
         found = search(sensitivity, proxy, dev, wish.goal, journal, threads)
-        header = requantise(whole, out, BASE, threads, Mix(importance, found.chosen.types))
+        chosen = found.chosen
+        header = requantise(whole, out, BASE if chosen.types else chosen.name, threads, Mix(importance, chosen.types))
     finally:
         original.close()
         whole.unlink(missing_ok=True)
-    return header, len(importance), found.to_json(wish.goal)
+    return header, len(importance), found.to_json()

@@ -3,9 +3,9 @@
 Three steps. `sensitivity.py` says what divergence each type of each tensor costs. From the finest mixture downwards,
 the step that saves most bytes for the least divergence is taken again and again; the mixtures passed on the way are the
 expected front. Then real files are made from it and judged by their accuracy on the dev items, halving the range each
-time, until the time is up; plain types are judged beside them for comparison. Measurements are kept in a journal, so
-that an interrupted search goes on. The winner was chosen on the dev items and so flatters itself a little: the test
-items, which the search never sees, tell what it is worth. Not covered: mixtures off the expected front.
+time, until the time is up, and plain types beside them; `front.py` says which of them wins. Measurements are kept in a
+journal, so that an interrupted search goes on. The winner was chosen on the dev items and so flatters itself a little:
+the test items, which the search never sees, tell what it is worth. Not covered: mixtures off the expected front.
 """
 
 from __future__ import annotations
@@ -15,91 +15,26 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bridge_edge.data.card import Card
 from bridge_edge.data.samples import Sample
 from bridge_edge.evaluate import paired, score
+from bridge_edge.export.front import Found, Point, Types, following
 from bridge_edge.export.journal import Journal
 from bridge_edge.export.llama_quantiser import requantise
 from bridge_edge.export.parity import frame, greedy
-from bridge_edge.export.quantize import NEEDS_IMPORTANCE, Mix
+from bridge_edge.export.quantize import Mix
 from bridge_edge.export.sensitivity import Cost, Proxy, Sensitivity
 from bridge_edge.export.wish import Goal
-from bridge_edge.plain import grid
 from bridge_edge.progress import say
 from bridge_edge.runtimes.gguf_runtime import GGUFRuntime
 from bridge_edge.runtimes.torch_runtime import TorchRuntime
 
 BASE = "Q4_K_M"  # the file type a mixture is labelled with; every matrix has a type of its own
-PLAIN = ("Q4_K_M", "Q8_0", "Q4_0", "IQ4_XS", "Q3_K_M")  # judged for comparison, in this order, as time allows
+PLAIN = ("Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "Q8_0")  # judged beside the mixtures, in this order, as time allows
 SHARE = 0.4  # of the time for the sensitivities
-Types = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Point:
-    """One file that was made and measured; `drop` is in points, with its 95 % interval."""
-
-    name: str
-    bytes: int
-    bits_per_weight: float
-    kl: float
-    accuracy: float
-    drop: float
-    drop_ci95: tuple[float, float]
-    types: Types = field(default_factory=dict)
-
-    def passes(self, goal: Goal) -> bool:
-        return self.drop <= goal.max_drop + 1e-9
-
-
-@dataclass(frozen=True)
-class Found:
-    """The chosen types, all points that were measured, and whether the search ended before the time did."""
-
-    chosen: Point
-    points: tuple[Point, ...]
-    complete: bool
-    seconds: float
-
-    def front(self) -> list[Point]:
-        """Points that no other beats in both size and accuracy, smallest first."""
-        best, kept = -math.inf, []
-        for point in sorted(self.points, key=lambda p: (p.bytes, -p.accuracy)):
-            if point.accuracy > best:
-                best = point.accuracy
-                kept.append(point)
-        return kept
-
-    def to_json(self, goal: Goal) -> dict[str, Any]:
-        front = {p.name for p in self.front()}
-        points = [{**asdict(p), "front": p.name in front} for p in sorted(self.points, key=lambda p: p.bytes)]
-        return {
-            "goal": asdict(goal),
-            "chosen": self.chosen.name,
-            "met": self.chosen.passes(goal),
-            "complete": self.complete,
-            "seconds": round(self.seconds, 1),
-            "points": points,
-        }
-
-
-def table(found: Mapping[str, Any]) -> str:
-    """`Found.to_json` for people: size against accuracy, the front marked, the choice too."""
-    rows = []
-    for p in found["points"]:
-        low, high = p["drop_ci95"]
-        mark = ("*" if p["front"] else "") + (" chosen" if p["name"] == found["chosen"] else "")
-        size = f"{p['bytes'] / 2**20:.3f}"
-        bits, kl = f"{p['bits_per_weight']:.2f}", f"{p['kl']:.4f}"
-        rows.append(
-            [p["name"], size, bits, kl, f"{p['accuracy']:.1%}", f"{p['drop']:.1f} ({low:.1f} to {high:.1f})", mark]
-        )
-    header = ("mixture", "MiB", "bits", "KL", "accuracy", "points lost (95 %)", "front")
-    return grid(header, rows, right=range(1, 6))
 
 
 def path_of(costs: Mapping[str, Mapping[str, Cost]]) -> list[Types]:
@@ -207,7 +142,7 @@ def search(
     journal: Journal,
     threads: int | None,
 ) -> Found:
-    """The smallest mixture on the expected front that passes `goal` on `samples`, which all have gold answers."""
+    """The smallest file within `goal` on `samples`, which all have gold answers, among those there was time to make."""
     started = time.monotonic()
     deadline = started + 60 * goal.minutes
 
@@ -219,35 +154,20 @@ def search(
     mixtures = path_of(costs)
     say(f"searching {len(mixtures)} mixtures of {len(costs)} tensors for the smallest within {goal.max_drop:g} points")
     points: list[Point] = []
-
-    def look(index: int) -> Point:
+    measured: dict[int, Point] = {}
+    plain, spent = list(PLAIN), 0.0
+    while not points or time.monotonic() + spent < deadline:
         began = time.monotonic()
-        point = judge(f"mix {index}", BASE, mixtures[index])
-        points.append(point)
-        say(f"  mix {index}: {point.bytes / 2**20:.3f} MiB, KL {point.kl:.4f}, {point.drop:.1f} points lost")
-        spent.append(time.monotonic() - began)
-        return point
-
-    spent: list[float] = []
-    chosen, complete = _halve(look, len(mixtures), goal, lambda: time.monotonic() + max(spent, default=0.0) < deadline)
-    for quant in PLAIN:
-        if time.monotonic() + max(spent) < deadline and (sensitivity.importance or quant not in NEEDS_IMPORTANCE):
-            points.append(judge(quant, quant, {}))
-    return Found(chosen, tuple(points), complete, time.monotonic() - started)
-
-
-def _halve(look: Callable[[int], Point], count: int, goal: Goal, time_left: Callable[[], bool]) -> tuple[Point, bool]:
-    """The last passing point by bisection from fine (0) to coarse; the finest where none passes. And whether the
-    bisection came to its end."""
-    chosen = finest = look(0)
-    low, high = 0, count  # low passes (or is the finest), high does not or was never tried
-    while high - low > max(1, count // 64):
-        if not time_left():
-            return chosen, False
-        middle = (low + high) // 2
-        point = look(middle)
-        if point.passes(goal):
-            low, chosen = middle, point
+        index = following(measured, points, goal, len(mixtures))
+        if index is not None:
+            point = measured[index] = judge(f"mix {index}", BASE, mixtures[index])
+        elif plain:
+            quant = plain.pop(0)
+            point = judge(quant, quant, {})
         else:
-            high = middle
-    return chosen if chosen.passes(goal) else finest, True
+            break
+        points.append(point)
+        say(f"  {point.name}: {point.bytes / 2**20:.3f} MiB, KL {point.kl:.4f}, {point.drop:.1f} points lost")
+        spent = max(spent, time.monotonic() - began)
+    complete = following(measured, points, goal, len(mixtures)) is None
+    return Found(tuple(points), goal, complete, time.monotonic() - started)

@@ -1,7 +1,7 @@
 """Open a student whatever its format: `load_runtime(path)`.
 
 A Hugging Face folder goes to torch, a .gguf file to llama.cpp, an ONNX folder to onnxruntime-genai. Each backend is
-imported only when it is needed. Not covered: hub names (download first) and adapters (merge first).
+imported only when it is needed. Not covered: hub names (download first) and adapters, which export merges.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def kind_of(path: Path) -> tuple[str, Path]:
     if files:
         raise UserError(f"{path} holds several GGUF files", f"choose one: {', '.join(f.name for f in files)}")
     if (path / "adapter_config.json").exists():
-        raise UserError(f"{path} holds an adapter, not a model", "merge it into its base model first")
+        raise UserError(f"{path} holds an adapter, not a model", "bridge-edge export merges it with its base")
     raise UserError(f"{path} holds no model", f"give {FORMATS}")
 
 

@@ -34,7 +34,7 @@ from bridge_edge.verbs.options import emit, json_option, runs_option, threads_op
     help="Points of dev accuracy that --quant auto may lose.",
 )
 @click.option(
-    "--items", type=click.IntRange(1), default=None, help="Dev items for the checks.  [default: 200; all for auto]"
+    "--items", type=click.IntRange(1), default=None, help="Dev items for the checks.  [default: 200; auto: 1000]"
 )
 @click.option("--block-size", type=int, default=None, help="ONNX: weights to a scale, 16 to 256.  [default: 32]")
 @click.option(

@@ -12,14 +12,15 @@ from gguf import GGUFReader, quants
 
 from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError
-from bridge_edge.export import imatrix, search
+from bridge_edge.export import imatrix
 from bridge_edge.export.api import export_student
+from bridge_edge.export.front import Found, Point, following, isotonic, pooled, table
 from bridge_edge.export.gguf_writer import permute, unpermute, write_gguf
 from bridge_edge.export.journal import Journal, journal_path
 from bridge_edge.export.llama_quantiser import native, requantise
 from bridge_edge.export.parity import compare
 from bridge_edge.export.quantize import Mix, parse_types
-from bridge_edge.export.search import Found, Point, path_of
+from bridge_edge.export.search import path_of
 from bridge_edge.export.sensitivity import Cost, Proxy, Sensitivity, ladder
 from bridge_edge.export.wish import Goal, Wish
 from bridge_edge.runtimes.torch_runtime import TorchRuntime
@@ -161,31 +162,45 @@ def test_the_ladder_fits_the_rows() -> None:
     assert "IQ3_XXS" not in ladder(256, False)
 
 
-def point(name: str, size: int, accuracy: float, drop: float = 0.0) -> Point:
-    return Point(name, size, 4.0, 0.1, accuracy, drop, (drop - 1, drop + 1))
+def point(name: str, size: int, accuracy: float, drop: float = 0.0, kl: float = 0.1) -> Point:
+    return Point(name, size, 4.0, kl, accuracy, drop, (drop - 1, drop + 1))
 
 
-def test_bisection_finds_the_last_that_passes_and_heeds_the_clock() -> None:
-    seen: list[int] = []
+def test_bisection_finds_the_last_that_passes() -> None:
+    measured: dict[int, Point] = {}
+    while (index := following(measured, list(measured.values()), Goal(max_drop=0.5), 33)) is not None:
+        drop = 0.0 if index <= 19 else 2.0
+        measured[index] = point(str(index), 100 - index, 0.8, drop, kl=index / 100)
+    assert len(measured) <= 7
+    found = Found(tuple(measured.values()), Goal(max_drop=0.5), True, 1.0)
+    assert (found.chosen.name, found.met) == ("19", True)
 
-    def look(index: int) -> Point:
-        seen.append(index)
-        return point(str(index), 100 - index, 0.8, 0.0 if index <= 19 else 2.0)
 
-    chosen, complete = search._halve(look, 33, Goal(max_drop=0.5), lambda: True)
-    assert (chosen.name, complete) == ("19", True)
-    assert len(seen) <= 7
-    chosen, complete = search._halve(look, 33, Goal(max_drop=0.5), lambda: False)
-    assert (chosen.name, complete) == ("0", False)
+def test_isotonic_by_hand() -> None:
+    assert isotonic([1.0, 2.0, 4.0]) == [1.0, 2.0, 4.0]
+    assert isotonic([3.0, 1.0, 2.0, 5.0, 4.0]) == [2.0, 2.0, 2.0, 4.5, 4.5]
+    assert isotonic([]) == []
+
+
+def test_neighbours_decide_where_one_file_is_lucky_or_unlucky() -> None:
+    """Lost points in the order of divergence: a fine file unlucky by 1 and a coarse one lucky by 1 among others."""
+    fine = [point(f"f{i}", 50 - i, 0.8, drop, kl=0.01 * i) for i, drop in enumerate((0.0, 1.0, 0.0, 0.0))]
+    coarse = [point(f"c{i}", 30 - i, 0.8, drop, kl=0.1 + 0.01 * i) for i, drop in enumerate((3.0, 3.0, 0.0, 3.0))]
+    found = Found((*fine, *coarse), Goal(max_drop=0.5), True, 1.0)
+    assert found.chosen.name == "f3"
+    assert pooled(found.points)["f1"] == pytest.approx(1 / 3)
+    assert pooled(found.points)["c2"] == pytest.approx(2.0)
+    strict = Found(tuple(coarse), Goal(max_drop=0.5), True, 1.0)
+    assert (strict.met, strict.chosen.name) == (False, "c0")
 
 
 def test_the_front_has_no_point_that_another_beats() -> None:
     points = (point("c", 30, 0.9), point("a", 10, 0.7), point("worse", 20, 0.6), point("b", 25, 0.8))
-    found = Found(points[0], points, True, 1.0)
+    found = Found(points, Goal(), True, 1.0)
     assert [p.name for p in found.front()] == ["a", "b", "c"]
-    report = found.to_json(Goal())
+    report = found.to_json()
     assert [(p["name"], p["front"]) for p in report["points"]][1] == ("worse", False)
-    assert "c" in search.table(json.loads(json.dumps(report)))
+    assert "c" in table(json.loads(json.dumps(report)))
 
 
 def test_a_journal_survives_half_a_line_and_forgets_other_models(tmp_path: Path) -> None:
