@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,21 +60,9 @@ from bridge_edge.prices import MOST, MOST_TOKENS, Caps, Price, Totals, Usage, sh
 from bridge_edge.sqlite_file import SqliteFile
 
 __all__ = [
-    "AlreadyAnswered",
-    "Answer",
-    "BudgetExhausted",
-    "Caps",
-    "Details",
-    "InFlight",
-    "Ledger",
-    "Price",
-    "Query",
-    "Reservation",
-    "Totals",
-    "Usage",
-    "show_usd",
-    "to_usd",
-]
+    "AlreadyAnswered", "Answer", "BudgetExhausted", "Caps", "Details", "InFlight", "Ledger", "Price", "Query",
+    "Reservation", "Totals", "Usage", "show_usd", "to_usd",
+]  # fmt: skip
 
 TOGETHER = 500  # rows or requests looked at in one transaction
 
@@ -160,34 +148,43 @@ class Ledger:
         self._finish(r, SETTLED, status, error, details.latency_s, values)
         return answer
 
-    def adopt(self, answer: Answer, item_id: str, origin: str, paid: bool, nano: int | None = None) -> Answer:
-        """Enter an answer that was bought elsewhere, in one step: nothing is sent, so nothing is ever in doubt.
+    def adopt(self, answer: Answer, item_id: str, origin: str) -> Answer:
+        """Enter an answer of the shared cache in one step: nothing is sent, so nothing is ever in doubt.
 
-        It counts as one query, and with `paid` also as the tokens and money that it cost, as if bought here (`nano`
-        where the cost is known apart from the tokens).
-        Raises what `reserve` raises.
+        It counts as one query, and as no tokens and no money. Raises what `reserve` raises.
         """
-        usage, now = Usage(answer.prompt_tokens, answer.completion_tokens), time.time()
-        values = counted(usage, self.price, nano)
-        if not paid:
-            values |= {"tokens": 0, "nano": 0}
+        used, now = Usage(answer.prompt_tokens, answer.completion_tokens), time.time()
+        values = {**counted(used, self.price), "tokens": 0, "nano": 0}
         values |= {f"reserved_{name}": values[f"used_{name}"] for name in ("prompt", "completion", "nano")}
-        reply = reply_columns(answer)
+        host, pid, since = owner(os.getpid())
+        row = {
+            "request_hash": answer.request_hash, "state": SETTLED, "status": "ok", **values, **reply_columns(answer),
+            "started": now, "finished": now, "host": host, "pid": pid, "process_started": since,
+        }  # fmt: skip
+        self.carry(row, item_id, origin)
+        return replace(answer, item_id=item_id)
+
+    def carry(self, row: Mapping[str, Any], item_id: str, origin: str) -> None:
+        """Enter an attempt that was made elsewhere, with what it counted there; one that is here already is left.
+
+        An answer must fit into the caps like a new one (raises what `reserve` raises). Money that went without an
+        answer is gone, and counts whatever the caps.
+        """
 
         def work(db: sqlite3.Connection) -> None:
-            attempt = next_attempt(db, answer.request_hash)
-            self._fits(db, values["tokens"], values["nano"])
-            host, pid, since = owner(os.getpid())
-            row = {
-                "request_hash": answer.request_hash, "attempt": attempt, "item_id": storable(item_id),
-                "state": SETTLED, "status": "ok", "origin": storable(origin), **values, **reply,
-                "started": now, "finished": now, "host": host, "pid": pid, "process_started": since,
-            }  # fmt: skip
-            columns, marks = ", ".join(row), ",".join("?" * len(row))
-            db.execute(f"INSERT INTO attempts ({columns}) VALUES ({marks})", tuple(row.values()))
+            same = (row["request_hash"], row["started"])
+            if db.execute("SELECT 1 FROM attempts WHERE request_hash = ? AND started = ?", same).fetchone():
+                return
+            attempt = next_attempt(db, row["request_hash"])
+            if row["status"] == "ok":
+                self._fits(db, row["tokens"], row["nano"])
+            known = {"attempt": attempt, "item_id": storable(item_id), "origin": row.get("origin") or storable(origin)}
+            new = {**row, **known}
+            new.pop("id", None)
+            columns, marks = ", ".join(new), ",".join("?" * len(new))  # names of our own columns
+            db.execute(f"INSERT INTO attempts ({columns}) VALUES ({marks})", tuple(new.values()))
 
         self._file.commit(work)
-        return replace(answer, item_id=item_id)
 
     def fail(
         self,

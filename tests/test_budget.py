@@ -163,24 +163,26 @@ def test_an_answer_bought_elsewhere_is_entered_in_one_step(tmp_path: Path) -> No
     bought = [
         source.settle(source.reserve(h, "theirs", 100, 50), Usage(90, 10), f"text {h}") for h in ("h1", "h2", "h3")
     ]
-    ledger = open_ledger(tmp_path, queries=2, usd="0.00002")
-    mine = ledger.adopt(bought[0], "a", "run legal-1", paid=True)
-    assert (mine.item_id, mine.text) == ("a", "text h1")
-    assert (ledger.totals().queries, ledger.totals().nano, ledger.totals().tokens) == (1, 19_500, 100)
-    with pytest.raises(BudgetExhausted) as dear:  # what was paid for it counts against this run's cap
-        ledger.adopt(bought[1], "b", "run legal-1", paid=True)
+    rows = list(source.attempts())
+    ledger = open_ledger(tmp_path, Price(9, 9), queries=2, usd="0.00002")
+    ledger.carry(rows[0], "a", "run legal-1")
+    ledger.carry(rows[0], "a", "run legal-1")  # the same attempt is not counted twice
+    assert (ledger.totals().queries, ledger.totals().nano, ledger.totals().tokens) == (1, 19_500, 100)  # as it was paid
+    with pytest.raises(BudgetExhausted) as dear:
+        ledger.carry(rows[1], "b", "run legal-1")
     assert dear.value.cap == "usd"
-    ledger.adopt(bought[1], "b", "cache: bought by x", paid=False)
+    mine = ledger.adopt(bought[1], "b", "cache: bought by x")
+    assert (mine.item_id, mine.text) == ("b", "text h2")
     assert (ledger.totals().queries, ledger.totals().nano, ledger.totals().tokens) == (2, 19_500, 100)
     with pytest.raises(BudgetExhausted) as full:  # a cap on queries holds for free answers too
-        ledger.adopt(bought[2], "c", "cache: bought by x", paid=False)
+        ledger.adopt(bought[2], "c", "cache: bought by x")
     assert full.value.cap == "queries"
     with pytest.raises(AlreadyAnswered):
-        ledger.adopt(bought[0], "a", "again", paid=True)
-    rows = list(ledger.attempts())
-    assert [(row["state"], row["origin"], row["used_nano"], row["nano"]) for row in rows] == [
-        ("settled", "run legal-1", 19_500, 19_500),
-        ("settled", "cache: bought by x", 19_500, 0),
+        ledger.adopt(bought[0], "a", "again")
+    found = [(row["item_id"], row["state"], row["origin"], row["used_nano"], row["nano"]) for row in ledger.attempts()]
+    assert found == [
+        ("a", "settled", "run legal-1", 19_500, 19_500),
+        ("b", "settled", "cache: bought by x", Price(9, 9).nano(90, 10), 0),
     ]
     ledger.verify()
 

@@ -49,7 +49,7 @@ def work(ledger: Ledger, done: dict[str, str]) -> None:
         done[lost] = "unknown"
         ledger.resolve(held.id, Usage(10, 2))
         done[lost] = "settled"
-        ledger.adopt(type(answer)(free, "c", "ok", "text", 10, 5, "stop", "m"), "c", "cache: x", paid=False)
+        ledger.adopt(type(answer)(free, "c", "ok", "text", 10, 5, "stop", "m"), "c", "cache: x")
         done[free] = "settled"
 
 

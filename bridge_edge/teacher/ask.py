@@ -197,7 +197,7 @@ class _Asker:
 
     def _from_cache(self, job: Job, answer: Answer, origin: str) -> bool:
         try:
-            self._accept(job, self.ledger.adopt(answer, job.request.item_id, origin, paid=False))
+            self._accept(job, self.ledger.adopt(answer, job.request.item_id, origin))
             self.outcome.from_cache += 1
         except AlreadyAnswered as found:
             self._from_ledger(job, found.answer)

@@ -1,8 +1,9 @@
 """Answers that need not be bought: those of other runs in the same folder, and those in the user's shared cache.
 
 The two are counted differently. Runs in one folder are one piece of work that grows, say from 100 to 200 queries, so
-what the former run paid counts against the caps of the latter as if it had been paid again: a cap means the whole. The
-cache holds what other work paid for; an answer from it takes up a query, but no tokens and no money.
+what the former run paid for the same requests counts against the caps of the latter: a cap means the whole, at the
+prices that were paid, and with what was lost. The cache holds what other work paid for; an answer from it takes up a
+query, but no tokens and no money.
 """
 
 from __future__ import annotations
@@ -10,36 +11,46 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from bridge_edge.answer_cache import AnswerCache, open_cache
 from bridge_edge.budget import AlreadyAnswered, BudgetExhausted, InFlight, Ledger
 from bridge_edge.errors import UserError
+from bridge_edge.ledger_file import RESERVED, SETTLED, UNKNOWN, abandoned
 from bridge_edge.progress import say
-from bridge_edge.teacher.base import Request, Teacher, cost_of
+from bridge_edge.teacher.base import Request, Teacher
 
 
 def take_over(ledger: Ledger, teacher: Teacher, requests: Sequence[Request], others: Sequence[Path]) -> int:
-    """Copy answers that other runs have paid for into this ledger; returns how many."""
+    """Enter what other runs have paid for these requests, answered or not, with what it cost then; returns how many
+    answers came."""
+    items = {teacher.request_hash(r): r.item_id for r in reversed(requests)}  # the first item of equal requests
+    place = {key: number for number, key in enumerate(reversed(items))}
     taken = 0
     for path in others:
         try:
             with closing(Ledger(path)) as other:
-                known = [(r, other.answer_for(teacher.request_hash(r))) for r in requests]
+                rows = [found for row in other.attempts() if row["request_hash"] in items and (found := _paid(row))]
         except UserError as error:  # a damaged neighbour is not this run's trouble
             say(f"  note: cannot look for answers in {path}: {error.message}")
             continue
-        for request, answer in known:
-            if answer is None or ledger.answer_for(answer.request_hash):
-                continue
+        # Losses first, since they are counted in any case; then the answers in the order in which they are worth it.
+        for row in sorted(rows, key=lambda row: (row["status"] == "ok", place[row["request_hash"]], row["id"])):
             try:
-                origin, cost = f"taken over from {path.parent.name}", cost_of(teacher, request)
-                ledger.adopt(answer, request.item_id, origin, paid=True, nano=cost)
+                ledger.carry(row, items[row["request_hash"]], f"taken over from {path.parent.name}")
             except BudgetExhausted:
                 return taken
             except (AlreadyAnswered, InFlight):
                 continue
-            taken += 1
+            taken += row["status"] == "ok"
     return taken
+
+
+def _paid(row: dict[str, Any]) -> dict[str, Any] | None:
+    """An attempt that cost money or may have; None for one that did not, or that is still on its way."""
+    if row["state"] == RESERVED and abandoned(row):
+        return {**row, "state": UNKNOWN, "status": "interrupted"}
+    return row if row["state"] in (SETTLED, UNKNOWN) else None
 
 
 @contextmanager
@@ -67,7 +78,7 @@ def recall(cache: AnswerCache, ledger: Ledger, teacher: Teacher, requests: Seque
         if (found := cache.get(teacher.request_hash(request))) is not None:
             answer, origin = found
             try:
-                ledger.adopt(answer, request.item_id, origin, paid=False)
+                ledger.adopt(answer, request.item_id, origin)
             except BudgetExhausted:
                 return
             except (AlreadyAnswered, InFlight):
