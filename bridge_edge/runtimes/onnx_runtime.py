@@ -19,10 +19,10 @@ import onnxruntime_genai as og
 from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError, first_line
 from bridge_edge.runtimes.onnx_check import check_external, read_config
-from bridge_edge.runtimes.torch_runtime import chat_ids, load_tokenizer
+from bridge_edge.runtimes.torch_runtime import HubText, load_tokenizer
 
 
-class ONNXRuntime:
+class ONNXRuntime(HubText):
     """See `bridge_edge.runtimes.base.Runtime`."""
 
     name = "onnx"
@@ -45,15 +45,6 @@ class ONNXRuntime:
             self._model: Any = og.Model(config)
         except Exception as error:
             raise UserError(f"onnxruntime-genai cannot load {path}: {error}", "export the model again") from None
-
-    def encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def chat(self, prompt: str) -> list[int]:
-        return chat_ids(self.tokenizer, self.path, prompt)
 
     def _generator(self, ids: Sequence[int], new: int) -> Any:
         """A greedy generator with `ids` prefilled; the cache is sized for this call, not for the model's limit."""

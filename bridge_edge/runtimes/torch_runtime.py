@@ -63,7 +63,23 @@ def chat_ids(tokenizer: Any, folder: Path, prompt: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-class TorchRuntime:
+class HubText:
+    """Text to token ids and back by the tokenizer of a hub folder, for runtimes that have none of their own."""
+
+    path: Path
+    tokenizer: Any
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def chat(self, prompt: str) -> list[int]:
+        return chat_ids(self.tokenizer, self.path, prompt)
+
+
+class TorchRuntime(HubText):
     """See `bridge_edge.runtimes.base.Runtime`. `threads` sets torch's thread count for the whole process."""
 
     name = "torch"
@@ -86,15 +102,6 @@ class TorchRuntime:
         self.vocab_size = int(self.model.get_output_embeddings().weight.shape[0])
         self.context_length = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
         self.eos_ids = end_tokens(path, config, self.tokenizer)
-
-    def encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def chat(self, prompt: str) -> list[int]:
-        return chat_ids(self.tokenizer, self.path, prompt)
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> np.ndarray:

@@ -6,20 +6,15 @@ import pytest
 
 from bridge_edge.benchmarks import capacity
 from bridge_edge.errors import UserError
-from bridge_edge.export.onnx_export import make_onnx
 from bridge_edge.export.quantize import make_gguf
 from tests import tiny
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("capacity")
-    tiny.checkpoint(folder / "torch")
-    tiny.checkpoint(folder / "untied", "llama")
-    make_gguf(folder / "torch", folder / "m.gguf", "F32", "toy")
-    make_gguf(folder / "untied", folder / "u.gguf", "F32", "toy")
-    make_onnx(folder / "torch", folder / "onnx", "fp32")
-    return folder
+def root(own_formats: Path) -> Path:
+    tiny.checkpoint(own_formats / "untied", "llama")
+    make_gguf(own_formats / "untied", own_formats / "u.gguf", "F32", "toy")
+    return own_formats
 
 
 def test_three_formats_of_one_model_have_one_shape(root: Path) -> None:

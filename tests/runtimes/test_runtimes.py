@@ -11,8 +11,6 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bridge_edge.errors import UserError
-from bridge_edge.export.onnx_export import make_onnx
-from bridge_edge.export.quantize import make_gguf
 from bridge_edge.runtimes.base import Runtime
 from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.runtimes.template import render
@@ -23,12 +21,8 @@ GRAPH, DATA = "onnx/model.onnx", "onnx/model.onnx_data"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runtimes")
-    tiny.checkpoint(folder / "torch")
-    make_gguf(folder / "torch", folder / "m.gguf", "F32", "toy")
-    make_onnx(folder / "torch", folder / "onnx", "fp32")
-    return folder
+def root(own_formats: Path) -> Path:
+    return own_formats
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from bridge_edge.errors import UserError
-from bridge_edge.export.onnx_export import make_onnx
-from bridge_edge.export.quantize import make_gguf
 from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.runtimes.session import GGUFSession, ONNXSession, open_session, use_threads
 from tests import tiny
@@ -19,13 +17,9 @@ IDS = [5, 9, 40, 77, 101, 33, 8, 60]
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sessions")
-    tiny.checkpoint(folder / "torch")
-    tiny.checkpoint(folder / "window", "gemma3")
-    make_gguf(folder / "torch", folder / "m.gguf", "F32", "toy")
-    make_onnx(folder / "torch", folder / "onnx", "fp32")
-    return folder
+def root(own_formats: Path) -> Path:
+    tiny.checkpoint(own_formats / "window", "gemma3")
+    return own_formats
 
 
 def next_logits(session: Any) -> np.ndarray:
