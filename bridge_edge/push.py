@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge_edge.deliver import run_of
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 from bridge_edge.parcel import LOCAL, CheckError, Parcel, open_parcel, verify
 
 CHUNK, OVERLAP = 1 << 22, 512  # bytes looked at together, and twice, so that no secret hides on a border
@@ -80,8 +80,9 @@ def check_repo(repo: str) -> str:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"{repo!r} is no repository name: {first}", "write OWNER/NAME, or NAME for your own") from None
+        raise UserError(
+            f"{repo!r} is no repository name: {first_line(error)}", "write OWNER/NAME, or NAME for your own"
+        ) from None
     return repo
 
 
@@ -124,8 +125,8 @@ def _upload(parcel: Parcel, repo: str, public: bool, endpoint: str | None) -> st
         api.create_commit(made.repo_id, operations, commit_message=f"Upload {parcel.folder.name}")
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no"
-        first = (error.server_message or str(error)).strip().splitlines()[0][:200]
-        raise UserError(f"the hub refused ({status}): {first}", hint) from None
+        said = (error.server_message or "").strip().splitlines() or [first_line(error)]
+        raise UserError(f"the hub refused ({status}): {said[0][:200]}", hint) from None
     except OfflineModeIsEnabled:
         raise UserError("HF_HUB_OFFLINE is set", "unset it to upload") from None
     except Exception as error:  # whatever the hub's HTTP client of the day raises for a broken line
