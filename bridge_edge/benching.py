@@ -48,6 +48,7 @@ class Request:
     device: str = ""
     constrained: bool = False
     think: str = ""
+    lm_eval: str = ""
     host: str = ""
     host_python: str = "python3"
     keep: bool = True
@@ -87,23 +88,35 @@ def items_of(request: Request, first: Path) -> list[Sample]:
     return samples
 
 
+def refuse_mixtures(request: Request) -> None:
+    """Options that do not go together, said before anything is opened or measured."""
+    if request.context and not request.memory_cap:
+        raise UserError("--context looks for the largest context within a cap", "add --memory-cap, e.g. 512M")
+    if request.constrained and not request.device:
+        raise UserError("--constrained needs a device whose cores and memory to take", "add --device, e.g. pi5")
+    here = {"--device": request.device, "--pin": request.pin, "--context": request.context, "--think": request.think}
+    if request.host and (wrong := [name for name, given in here.items() if given]):
+        raise UserError(f"{wrong[0]} does not go with --host", "leave it out, or run bench on that machine itself")
+    if request.lm_eval and (request.host or request.files):
+        raise UserError("--lm-eval goes with neither --host nor --data", "leave these out")
+
+
 def bench_models(request: Request) -> tuple[list[dict[str, Any]], str]:
     """Reports of the models side by side, and their table."""
     from bridge_edge.benchmarks import capacity, report
     from bridge_edge.benchmarks.bench import bench_many
 
-    if request.context and not request.memory_cap:
-        raise UserError("--context looks for the largest context within a cap", "add --memory-cap, e.g. 512M")
+    refuse_mixtures(request)
     cap = capacity.bytes_of(request.memory_cap, "--memory-cap") if request.memory_cap else None
     options = options_of(request)
-    if request.constrained and not request.device:
-        raise UserError("--constrained needs a device whose cores and memory to take", "add --device, e.g. pi5")
     if request.device:
         from bridge_edge.benchmarks.devices import device
 
         where = device(request.device)
         return (constrained if request.constrained else predictions)(request, where)
     paths = paths_of(request)
+    if request.lm_eval:
+        return harnessed(request, paths, options)
     samples, budgets = items_of(request, paths[0]), numbers(request.think, "--think")
     if budgets and any(sample.answer is None for sample in samples):
         raise UserError("--think needs items with answers", "name their column with --columns answer=COLUMN")
@@ -123,13 +136,19 @@ def bench_models(request: Request) -> tuple[list[dict[str, Any]], str]:
     return reports, text
 
 
+def harnessed(request: Request, paths: list[Path], options: Any) -> tuple[list[dict[str, Any]], str]:
+    """Accuracy through lm-evaluation-harness, on its items and not on the recipe's."""
+    from bridge_edge.benchmarks import harness
+
+    say(f"lm-evaluation-harness: {request.lm_eval} on {', '.join(str(p) for p in paths)}")
+    found = harness.assess(paths, request.lm_eval, request.limit, options)
+    return found, harness.table(found)
+
+
 def reached(request: Request, paths: list[Path], samples: list[Sample], options: Any) -> list[dict[str, Any]]:
-    """The reports as another machine measures them; what needs this machine's own runtime is refused."""
+    """The reports as another machine measures them."""
     from bridge_edge.benchmarks.reached import Host, bench_there
 
-    local = {"--pin": request.pin, "--context": request.context, "--think": bool(request.think)}
-    if wrong := [name for name, given in local.items() if given]:
-        raise UserError(f"{wrong[0]} does not go with --host", "leave it out, or run bench on that machine itself")
     return bench_there(Host(request.host, request.host_python), paths, samples, options, CHILD_SECONDS)
 
 

@@ -50,6 +50,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_measured(tmp_path: Pa
         (Request(context=True), "add --memory-cap"),
         (Request(memory_cap="much"), "--memory-cap is 'much'"),
         (Request(constrained=True), "add --device"),
+        (Request(host="pi@board", think="16"), "--think does not go with --host"),
+        (Request(lm_eval="task", host="pi@board"), "neither --host nor --data"),
         (Request(device="pi-5"), "did you mean 'pi5'"),
         (Request(device="pi5", models=(str(tmp_path / "none"),)), "no model at"),
     ):

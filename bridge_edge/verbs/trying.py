@@ -41,6 +41,7 @@ from bridge_edge.verbs.options import emit, json_option, runs_option, threads_op
 @click.option(
     "--host", default="", metavar="USER@HOST", help="Measure there, over SSH; it needs a Python with a runtime."
 )
+@click.option("--lm-eval", default="", metavar="TASK,...", help="Tasks of lm-evaluation-harness, or task files.")
 @click.option("--host-python", default="python3", show_default=True, help="The Python to use on --host.")
 @click.option("--keep/--no-keep", default=True, help="Keep the figures in the run, for its report.  [default: keep]")
 @runs_option
