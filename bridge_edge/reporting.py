@@ -22,7 +22,7 @@ def write_report(runs: Sequence[Path], runs_dir: Path, out: Path | None = None) 
     from bridge_edge.benchmarks.html.facts import read_facts
     from bridge_edge.benchmarks.html.page import render
 
-    folders = list(dict.fromkeys(path.resolve() for path in runs)) or [latest(runs_dir).path]
+    folders = list({path.resolve(): path for path in runs}.values()) or [latest(runs_dir).path]
     found = [read_facts(folder) for folder in folders]
     if len(found) == 1:
         facts = replace(found[0], predictions=predictions(found[0].exports))

@@ -10,6 +10,7 @@ from bridge_edge.benchmarks.html import chart
 from bridge_edge.benchmarks.html.facts import Facts
 from bridge_edge.benchmarks.html.method import drawn, percent_point
 from bridge_edge.benchmarks.html.page import Block, Figure, Note, Section, Table
+from bridge_edge.evaluate import wilson
 
 MIB = 1 << 20
 EXPORT = ("export", "MiB", "bits a weight", "mean KL", "same next token %", "same whole answer %", "accuracy before",
@@ -25,9 +26,22 @@ def exports(facts: Facts) -> Section:
         blocks += [Note(f"{name}: {failure}", warning=True) for failure in parity.get("failures", ())]
         if found.get("fallbacks"):
             blocks.append(Note(f"{name}: {len(found['fallbacks'])} of its tensors in another type than asked for."))
+    blocks += size_trade(facts.exports)
     if not rows:
         blocks.append(Note("Nothing has been exported yet; bridge-edge export makes a GGUF or ONNX file."))
     return Section("exports", "Exports and parity", blocks)
+
+
+def size_trade(found: list[dict[str, Any]]) -> list[Figure]:
+    """Accuracy against file size as the exports' own checks found it on dev items; needs two exports."""
+    checked = [(e, quality) for e in found if (quality := (e.get("parity") or {}).get("accuracy"))]
+    if len(checked) < 2:
+        return []
+    points = []
+    for e, quality in checked:
+        low, high = wilson(round(quality["accuracy_b"] * quality["n"]), quality["n"])
+        points.append(chart.Point(name_of(e), 100 * quality["accuracy_b"], 100 * low, 100 * high, e["bytes"] / MIB))
+    return [trade_figure("exports", "size, on dev items", "file size, MiB", points)]
 
 
 def name_of(export: dict[str, Any]) -> str:
@@ -92,12 +106,16 @@ def trades(place: str, reports: list[dict[str, Any]]) -> list[Figure]:
     found = []
     for end, (label, values) in axes.items():
         points = [percent_point(artifact_name(r), r["quality"], x) for r, x in zip(scored, values, strict=True)]
-        best = ", ".join(p.label for p in chart.front(points))
-        words = "; ".join(f"{p.label}: {p.value:.1f} % at {p.x:.3g}" for p in points)
-        svg = drawn(chart.trade, f"{place}-{end}", label, "accuracy, %", points)
-        words = f"{words} ({label}). Not beaten in both: {best}."
-        found.append(Figure(f"Accuracy against {end}, {place}", svg, words))
+        found.append(trade_figure(place, f"{end}, {place}", label, points))
     return found
+
+
+def trade_figure(name: str, against: str, label: str, points: list[chart.Point]) -> Figure:
+    """Accuracy against a cost, with the points in words."""
+    best = ", ".join(p.label for p in chart.front(points))
+    words = "; ".join(f"{p.label}: {p.value:.1f} % at {p.x:.3g}" for p in points)
+    svg = drawn(chart.trade, f"{name}-{against}", label, "accuracy, %", points)
+    return Figure(f"Accuracy against {against}", svg, f"{words} ({label}). Not beaten in both: {best}.")
 
 
 def artifact_name(found: dict[str, Any]) -> str:

@@ -27,12 +27,12 @@ def stage(name: str, start: float, **metrics: Any) -> dict[str, Any]:
     return {"key": "a" * 64, "output": "b" * 64, "version": 1, "started": start, "seconds": 2.0, "metrics": metrics}
 
 
-def parity(path: str) -> dict[str, Any]:
+def parity(path: str, size: int = 3) -> dict[str, Any]:
     accuracy = {"n": 9, "accuracy_a": 0.9, "accuracy_b": 0.8, "difference": 0.1, "ci95": [-0.2, 0.3]}
     found = {"mean_kl": 0.004, "top1": 0.99, "greedy_equal": 0.95, "accuracy": accuracy, "passed": False,
              "failures": ["mean KL is too large"]}  # fmt: skip
-    return {"path": path, "fmt": "gguf", "quant": "Q8_0", "bytes": 3 << 20, "bits_per_weight": 8.5, "fallbacks": ["t"],
-            "parity": found}  # fmt: skip
+    return {"path": path, "fmt": "gguf", "quant": "Q8_0", "bytes": size << 20, "bits_per_weight": 8.5,
+            "fallbacks": ["t"], "parity": found}  # fmt: skip
 
 
 def curve(first: float) -> dict[str, Any]:

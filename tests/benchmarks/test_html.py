@@ -22,7 +22,7 @@ from bridge_edge.benchmarks.html.projection import principal, selection_map
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import paired
 from bridge_edge.reporting import write_report
-from tests.benchmarks.html_runs import HOSTILE, ITEMS, make_run
+from tests.benchmarks.html_runs import HOSTILE, ITEMS, make_run, parity
 
 RIGHT = [True, True, False, True, True, False, True, True]
 WORSE = [True, False, False, True, False, False, True, True]
@@ -142,6 +142,14 @@ def test_a_run_that_has_just_begun_has_a_page_too(run: Path) -> None:
     text = Reader(render(single.page_of(read_facts(run)))).text
     for said in ("not finished", "Nothing has been selected yet", "The teacher has not been asked yet"):
         assert said in text
+
+
+def test_exports_stand_by_size_and_accuracy(run: Path) -> None:
+    (run / "export" / "onnx-int8").mkdir()
+    record = {**parity("/gone/onnx-int8", size=5), "fmt": "onnx", "quant": "int8"}
+    (run / "export" / "onnx-int8" / "export.json").write_text(json.dumps(record))
+    text = " ".join(Reader(render(single.page_of(read_facts(run)))).text.split())
+    assert "gguf Q8_0: 80.0 % at 3; onnx int8: 80.0 % at 5 (file size, MiB). Not beaten in both: gguf Q8_0." in text
 
 
 def test_runs_are_compared_on_the_same_items(run: Path, other: Path, tmp_path: Path) -> None:
