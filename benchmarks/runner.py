@@ -23,7 +23,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     from bridge_edge.benchmarks.options import BenchOptions
     from bridge_edge.data.samples import Sample
 
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in job["options"].items()}
+    options: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in job["options"].items()}
     samples = [Sample(**sample) for sample in job["samples"]]
     return {"reports": bench_many([Path(name) for name in job["artifacts"]], samples, BenchOptions(**options))}
 
