@@ -9,7 +9,7 @@ import re
 import string
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class Spec(BaseModel):
@@ -71,6 +71,9 @@ class PriceSpec(Spec):
     completion: float = Field(10.0, ge=0)
 
 
+API_KINDS = ("openai", "openai-batch")
+
+
 class TeacherSpec(Spec):
     """Who is asked, and how."""
 
@@ -80,7 +83,7 @@ class TeacherSpec(Spec):
     api_key_env: str = Field("OPENAI_API_KEY", description="name of the environment variable with the key")
     price: PriceSpec = PriceSpec()
     batch_discount: float = Field(0.5, ge=0, le=1, description="share of the price that openai-batch takes off")
-    temperature: float = Field(0.2, ge=0, le=2)
+    temperature: float | None = Field(0.2, ge=0, le=2, description="null: the model's own, the only one of some")
     max_tokens: int = Field(400, ge=16)
     samples: int = Field(1, ge=1, le=64, description="answers asked for each item; each is a query")
     timeout: float = Field(60.0, gt=0)
@@ -93,6 +96,18 @@ class TeacherSpec(Spec):
     )
     tokenizer: str | None = Field(None, description="folder or hub id of the API teacher's tokenizer: tighter bounds")
     extra: dict[str, Any] = Field({}, description="more fields of the API request, e.g. reasoning_effort: low")
+
+    @model_validator(mode="after")
+    def _named_and_priced(self) -> TeacherSpec:
+        """A paid teacher has no defaults: with a guessed price, no cap in dollars would hold."""
+        if self.kind in API_KINDS and self.model == "expert":
+            raise ValueError(f"teacher={self.kind} needs teacher.model, the model's name at the endpoint")
+        if self.kind in API_KINDS and self.price.model_fields_set < {"prompt", "completion"}:
+            raise ValueError(
+                f"teacher={self.kind} needs teacher.price.prompt and teacher.price.completion, in dollars per million "
+                "tokens: without them no cap in dollars holds; a server that sends no bill costs 0 and 0"
+            )
+        return self
 
     @field_validator("system", "prompt")
     @classmethod

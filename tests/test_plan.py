@@ -24,6 +24,7 @@ from bridge_edge.teacher.base import Reply, Request
 from bridge_edge.teacher.expert import ExpertTeacher
 
 SMALL = ("recipe=legal", "data.pool=40", "data.dev=4", "data.test=4")
+PRICED = ("teacher.price.prompt=2.5", "teacher.price.completion=10")
 FLAT = Tokens([100] * 10, [200] * 10, [50] * 10, "hand", "hand")
 
 
@@ -36,7 +37,7 @@ class Wordy(ExpertTeacher):
 
 def test_a_plan_writes_nothing_and_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    words = [*SMALL, "teacher=openai-batch", "teacher.model=big", "budget.queries=10", "teacher.samples=2"]
+    words = [*SMALL, "teacher=openai-batch", "teacher.model=big", *PRICED, "budget.queries=10", "teacher.samples=2"]
     found = make_plan(load_recipe(words), tmp_path / "runs", 8)
     assert not list(tmp_path.iterdir())
     assert json.loads(json.dumps(found)) == found
@@ -99,7 +100,7 @@ def test_the_reach_of_a_cap_is_the_ledgers(tmp_path: Path) -> None:
 
 
 def test_answers_of_earlier_runs_are_the_better_source(tmp_path: Path) -> None:
-    recipe = load_recipe([*SMALL, "teacher=openai", "teacher.model=big"])
+    recipe = load_recipe([*SMALL, "teacher=openai", "teacher.model=big", *PRICED])
     folder = tmp_path / "legal-0"
     folder.mkdir()
     pool = load_task("legal").generate(30, 0)
@@ -109,7 +110,7 @@ def test_answers_of_earlier_runs_are_the_better_source(tmp_path: Path) -> None:
     found = tokens_of(recipe, pool, requests_for(recipe, pool), [folder / "ledger.sqlite"])
     assert set(found.answers) == {77}
     assert found.answers_from.startswith("30 answers")
-    other = load_recipe([*SMALL, "teacher=openai", "teacher.model=small"])
+    other = load_recipe([*SMALL, "teacher=openai", "teacher.model=small", *PRICED])
     assert "expert" in tokens_of(other, pool, requests_for(other, pool), [folder / "ledger.sqlite"]).answers_from
 
 

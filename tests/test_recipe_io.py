@@ -18,6 +18,9 @@ teacher: {kind: replay, path: ../answers.jsonl}
 """
 
 
+PRICED = ("teacher.price.prompt=2.5", "teacher.price.completion=10")
+
+
 def own(folder: Path, text: str = OWN, name: str = "fruit.yaml") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
@@ -236,7 +239,7 @@ def test_selectors_are_told_from_values() -> None:
     selectors, values = parse_overrides(["recipe=legal", "teacher=openai", "teacher.base_url=http://x/v1?a=b"])
     assert selectors == {"recipe": "legal", "teacher": "openai"}
     assert values == [("teacher.base_url", "http://x/v1?a=b")]
-    recipe = load_recipe(["recipe=legal", "teacher=openai", "teacher.model=m"])
+    recipe = load_recipe(["recipe=legal", "teacher=openai", "teacher.model=m", *PRICED])
     assert (recipe.teacher.kind, recipe.teacher.model) == ("openai", "m")
 
 
@@ -249,6 +252,12 @@ def test_selectors_are_told_from_values() -> None:
         (['teacher.prompt="{question"'], "no template"),
         (["teacher=local"], "teacher=local needs teacher.model"),
         (["teacher=local", "teacher.model=x.gguf", "teacher.samples=3"], "greedily"),
+        (["teacher=openai", *PRICED], "teacher=openai needs teacher.model"),
+        (
+            ["teacher=openai", "teacher.model=m"],
+            "teacher=openai needs teacher.price.prompt and teacher.price.completion",
+        ),
+        (["teacher=openai-batch", "teacher.model=m", "teacher.price.prompt=1"], "no cap in dollars holds"),
         (["teacher.batch_discount=1.5"], "batch_discount"),
         (["teacher=openai-batches"], "openai-batch"),
     ],
@@ -265,7 +274,7 @@ def test_a_local_teacher_is_a_whole_path_and_the_name_of_a_model_at_an_api_is_no
     (tmp_path / "big").mkdir()
     local = load_recipe(["recipe=legal", "teacher=local", "teacher.model=big"])
     assert local.teacher.model == str(tmp_path / "big")
-    assert load_recipe(["recipe=legal", "teacher=openai", "teacher.model=big"]).teacher.model == "big"
+    assert load_recipe(["recipe=legal", "teacher=openai", "teacher.model=big", *PRICED]).teacher.model == "big"
     own = "kind: local\nmodel: ./big\n"
     (tmp_path / "t.yaml").write_text(own)
     monkeypatch.chdir("/")

@@ -16,12 +16,12 @@ from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError, first_line
 from bridge_edge.prices import Price
 from bridge_edge.recipe import Recipe
-from bridge_edge.recipe_task import TeacherSpec
+from bridge_edge.recipe_task import API_KINDS, TeacherSpec
 from bridge_edge.teacher.base import Teacher
 from bridge_edge.teacher.batch_api import BatchTeacher
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher, utf8_bytes
 
-API = ("openai", "openai-batch")
+API = API_KINDS
 
 
 def price_of(spec: TeacherSpec) -> Price:

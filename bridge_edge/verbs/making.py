@@ -38,7 +38,7 @@ def distill(
     \b
     bridge-edge distill recipe=legal
     bridge-edge distill recipe=legal budget.queries=200 student.lr=1e-3
-    bridge-edge distill recipe=my-task.yaml teacher=openai teacher.model=NAME
+    bridge-edge distill recipe=my-task.yaml teacher=teacher.yaml
     """
     use_threads(threads)
     from bridge_edge.distill import distill as run_distill
@@ -60,7 +60,7 @@ def plan(words: tuple[str, ...], runs_dir: Path, concurrency: int, as_json: bool
 
     \b
     bridge-edge plan recipe=legal
-    bridge-edge plan recipe=legal teacher=openai-batch teacher.model=NAME budget.usd=1.50
+    bridge-edge plan recipe=legal teacher=teacher.yaml budget.usd=1.50
     """
     from bridge_edge.plan import plan as make_plan
     from bridge_edge.plan_report import plan_text

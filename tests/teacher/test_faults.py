@@ -119,6 +119,7 @@ def test_the_command_line_shows_no_key_whatever_the_server_says(tmp_path: Path) 
     ]
     words = ["recipe=legal", "teacher=openai", "teacher.model=toy", "teacher.api_key_env=TOY_KEY", "ta.epochs=1"]
     words += ["data.pool=20", "data.dev=2", "data.test=2", "budget.queries=6"]
+    words += ["teacher.price.prompt=1", "teacher.price.completion=2"]
     environment = {**os.environ, "TOY_KEY": KEY, "OPENAI_LOG": "debug", "BRIDGE_EDGE_HOME": str(tmp_path / "home")}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     with serve(lambda number, body: replies[min(number, len(replies) - 1)]) as server:
