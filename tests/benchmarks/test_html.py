@@ -21,7 +21,7 @@ from bridge_edge.benchmarks.html.page import Page, Section, Table, render
 from bridge_edge.benchmarks.html.projection import principal, selection_map
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import paired
-from bridge_edge.reporting import write_report
+from bridge_edge.reporting import keep_report, write_report
 from tests.benchmarks.html_runs import HOSTILE, ITEMS, make_run, parity
 
 RIGHT = [True, True, False, True, True, False, True, True]
@@ -122,6 +122,14 @@ def test_the_page_says_what_the_files_say(run: Path) -> None:
         assert said in text, said
     assert "queries 4 2 50%" in text
     assert "not finished" not in text
+
+
+def test_a_page_is_made_anew_only_where_the_run_has_changed(run: Path) -> None:
+    page = keep_report(run, changed=False)
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    page.write_text("as it was", encoding="utf-8")
+    assert keep_report(run, changed=False).read_text(encoding="utf-8") == "as it was"
+    assert keep_report(run, changed=True).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
 def test_without_the_library_the_words_and_tables_remain(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
