@@ -57,7 +57,7 @@ class Recipe(Spec):
         if self.teacher.kind == "expert" and (self.task.module is None or self.data.path or self.data.hub):
             raise ValueError(
                 "teacher=expert answers generated items of a shipped domain only; for your own data set "
-                "teacher=openai (with teacher.base_url, teacher.model, teacher.price) or teacher=replay (with teacher.path)"
+                "teacher=openai (with teacher.base_url, teacher.model, teacher.price) or teacher=replay (teacher.path)"
             )
         if self.teacher.kind == "replay" and not self.teacher.path:
             raise ValueError("teacher=replay needs teacher.path, a JSONL of recorded rationales")
