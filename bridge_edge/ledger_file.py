@@ -17,7 +17,7 @@ import psutil
 from bridge_edge.sqlite_file import Kind
 
 LEASE_S = 3600.0  # a reservation made on another machine is taken for lost after this long
-CLOCK_S = 30.0  # how far two readings of a process's start may lie apart when the clock is set
+APART_S = 2.0  # two readings of a process's start, since the start of the machine is known to a second
 RESERVED, SETTLED, UNKNOWN, RELEASED = "reserved", "settled", "unknown", "released"
 
 SCHEMA = (
@@ -53,7 +53,12 @@ LEDGER = Kind("ledger", 0x42454C47, (SCHEMA, ORIGIN))
 @functools.lru_cache(maxsize=4)
 def owner(pid: int) -> tuple[str, int, float]:
     """Host, process id and start of a process: who made a reservation. A process id alone would be used again."""
-    return socket.gethostname(), pid, psutil.Process(pid).create_time()
+    return socket.gethostname(), pid, _born(psutil.Process(pid))
+
+
+def _born(process: psutil.Process) -> float:
+    """Seconds from the start of the machine to that of a process: setting the clock does not change them."""
+    return float(process.create_time() - psutil.boot_time())
 
 
 def abandoned(row: sqlite3.Row | dict[str, Any]) -> bool:
@@ -64,7 +69,7 @@ def abandoned(row: sqlite3.Row | dict[str, Any]) -> bool:
     try:
         process = psutil.Process(pid)
         alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        return not alive or abs(process.create_time() - started) > CLOCK_S
+        return not alive or abs(_born(process) - started) > APART_S
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:  # it exists: better to wait for it than to pay twice

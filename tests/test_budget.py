@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bridge_edge.budget import (
@@ -208,6 +209,20 @@ def test_a_request_in_flight_is_not_sent_twice(tmp_path: Path) -> None:
     with pytest.raises(InFlight, match="item 'a'"):
         other.reserve("h1", "a", 10, 5)
     assert other.unresolved() == []
+
+
+def test_setting_the_clock_does_not_make_a_living_process_look_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.reserve("h1", "a", 10, 5)
+    began, born = psutil.boot_time(), psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: began + 1000)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: born(process) + 1000)
+    with pytest.raises(InFlight):
+        open_ledger(tmp_path).reserve("h1", "a", 10, 5)
+    monkeypatch.setattr(psutil, "boot_time", lambda: began)  # a later process with the same number
+    ledger.reserve("h1", "a", 10, 5)
 
 
 CHILD = """
