@@ -26,7 +26,7 @@ def take_over(ledger: Ledger, teacher: Teacher, requests: Sequence[Request], oth
     answers came."""
     items = {teacher.request_hash(r): r.item_id for r in reversed(requests)}  # the first item of equal requests
     place = {key: number for number, key in enumerate(reversed(items))}
-    taken = 0
+    taken: set[str] = set()  # of requests: several neighbours may have an answer of one another
     for path in others:
         try:
             with closing(Ledger(path)) as other:
@@ -39,11 +39,12 @@ def take_over(ledger: Ledger, teacher: Teacher, requests: Sequence[Request], oth
             try:
                 ledger.carry(row, items[row["request_hash"]], f"taken over from {path.parent.name}")
             except BudgetExhausted:
-                return taken
+                return len(taken)
             except (AlreadyAnswered, InFlight):
                 continue
-            taken += row["status"] == "ok"
-    return taken
+            if row["status"] == "ok":
+                taken.add(row["request_hash"])
+    return len(taken)
 
 
 def _paid(row: dict[str, Any]) -> dict[str, Any] | None:

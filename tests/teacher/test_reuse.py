@@ -69,7 +69,7 @@ def test_what_was_paid_counts_as_it_was_paid_with_what_was_lost(tmp_path: Path) 
         ledger.verify()
     assert taken == 3
     with Ledger(tmp_path / "next.sqlite", Caps(), NEW.price) as ledger:  # a third run finds both, and counts once
-        take_over(ledger, NEW, REQUESTS, [path, tmp_path / "l.sqlite"])
+        assert take_over(ledger, NEW, REQUESTS, [path, tmp_path / "l.sqlite"]) == 3
         assert ledger.totals().nano == spent
 
 
