@@ -11,15 +11,23 @@ share of the gain that is the loop's alone.
 from __future__ import annotations
 
 import json
+import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bridge_edge.cli import quiet_environment
+
+if TYPE_CHECKING:
+    from bridge_edge.data.samples import Sample
+    from bridge_edge.recipe import Recipe
+
+BOUND = 64  # new tokens
 
 
 def ours(model: Any, examples: list[Any], micro: int, precision: str, optimizer: str) -> int:
@@ -67,6 +75,55 @@ def alternate(first: Callable[[], float], second: Callable[[], float], pairs: in
     }
 
 
+def training(spec: Recipe, samples: list[Sample], pairs: int, precision: str, optimizer: str) -> dict[str, Any]:
+    """Real tokens a second of both loops; each gets its model as it is usually loaded for it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from bridge_edge.data.encode import encode_samples
+    from bridge_edge.train.models import load_model, load_tokenizer, locate
+
+    tokenizer = load_tokenizer(spec.student.model)
+    examples = encode_samples(tokenizer, samples)
+    micro = spec.student.micro_tokens
+    rows = max(1, micro // (sum(map(len, examples)) // len(examples)))
+    plain = AutoModelForCausalLM.from_pretrained(locate(spec.student.model), dtype=torch.float32)
+    fast = load_model(spec.student.model)
+    return alternate(
+        lambda: ours(fast, examples, micro, precision, optimizer),
+        lambda: trainers(plain, tokenizer, examples, rows),
+        pairs,
+    )
+
+
+def annotation(spec: Recipe, samples: list[Sample], pairs: int) -> dict[str, Any]:
+    """Generated tokens a second of our batches, and of `model.generate` prompt by prompt on an eighth of the items."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from bridge_edge.data.encode import prompt_ids
+    from bridge_edge.generate.engine import generate
+    from bridge_edge.train.models import load_model, load_tokenizer, locate
+
+    tokenizer = load_tokenizer(spec.student.model)
+    prompts = prompt_ids(tokenizer, [s.prompt for s in samples])
+    ta = load_model(spec.ta.model)
+    reference: Any = AutoModelForCausalLM.from_pretrained(locate(spec.ta.model), dtype=torch.float32)
+    ends = frozenset([tokenizer.eos_token_id])
+
+    def batched() -> float:
+        return sum(len(g.ids) + 1 for g in generate(ta, prompts, BOUND, ends))
+
+    def one_by_one() -> float:
+        total = 0
+        for ids in prompts[: max(8, len(prompts) // 8)]:
+            out = reference.generate(torch.tensor([ids]), max_new_tokens=BOUND, do_sample=False, pad_token_id=0)
+            total += out.shape[1] - len(ids)
+        return total
+
+    return alternate(batched, one_by_one, pairs)
+
+
 @click.command()
 @click.option("--recipe", default="legal", show_default=True)
 @click.option("--items", type=int, default=400, show_default=True)
@@ -76,58 +133,20 @@ def alternate(first: Callable[[], float], second: Callable[[], float], pairs: in
 @click.option("--threads", type=int, default=None)
 def main(recipe: str, items: int, pairs: int, precision: str, optimizer: str, threads: int | None) -> None:
     """Print both ratios as one JSON line."""
-    import random
-    from dataclasses import replace
-
     import torch
 
-    from bridge_edge.data.encode import encode_samples, prompt_ids
     from bridge_edge.data.pool import load_task
-    from bridge_edge.generate.engine import generate
     from bridge_edge.recipe_io import load_recipe
-    from bridge_edge.train.models import load_model, load_tokenizer
 
     if threads:
         torch.set_num_threads(threads)
     spec = load_recipe([f"recipe={recipe}"])
     task = load_task(spec.task.module or recipe)
     samples = [replace(s, rationale=task.expert(s, random.Random(s.id))[0]) for s in task.generate(items, 5)]
-    tokenizer = load_tokenizer(spec.student.model)
-    examples = encode_samples(tokenizer, samples)
-    micro = spec.student.micro_tokens
-    rows = max(1, micro // (sum(map(len, examples)) // len(examples)))
-    # the Trainer gets a model as transformers loads it, ours one as our stages load it
-    from transformers import AutoModelForCausalLM
-
-    from bridge_edge.train.models import locate
-
-    plain = AutoModelForCausalLM.from_pretrained(locate(spec.student.model), dtype=torch.float32)
-    fast = load_model(spec.student.model)
-    training = alternate(
-        lambda: ours(fast, examples, micro, precision, optimizer),
-        lambda: trainers(plain, tokenizer, examples, rows),
-        pairs,
-    )
-    few = prompt_ids(tokenizer, [s.prompt for s in samples])[: max(8, items // 8)]
-    all_prompts = prompt_ids(tokenizer, [s.prompt for s in samples])
-    ta = load_model(spec.ta.model)
-    reference: Any = AutoModelForCausalLM.from_pretrained(locate(spec.ta.model), dtype=torch.float32)
-    ends = frozenset([tokenizer.eos_token_id])
-    bound = 64
-
-    def batched() -> float:
-        return sum(len(g.ids) + 1 for g in generate(ta, all_prompts, bound, ends))
-
-    def one_by_one() -> float:
-        total = 0
-        for ids in few:
-            out = reference.generate(torch.tensor([ids]), max_new_tokens=bound, do_sample=False, pad_token_id=0)
-            total += out.shape[1] - len(ids)
-        return total
-
-    annotation = alternate(batched, one_by_one, pairs)
+    trained = training(spec, samples, pairs, precision, optimizer)
+    annotated = annotation(spec, samples, pairs)
     setting = {"threads": torch.get_num_threads(), "precision": precision, "optimizer": optimizer}
-    print(json.dumps({"training_tokens": training, "annotation_tokens": annotation, **setting}))
+    print(json.dumps({"training_tokens": trained, "annotation_tokens": annotated, **setting}))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bridge_edge.answer_cache import MARK
+from bridge_edge.answer_cache import MARK, AnswerCache
 from bridge_edge.budget import Ledger
 from bridge_edge.data.encode import encode_samples
 from bridge_edge.data.pool import make_card
@@ -67,30 +67,10 @@ def teach(ctx: Context, out: Path) -> Metrics:
         shared_cache(ctx.cache, recipe.teacher.kind in API, ctx.path.name) as cache,
     ):
         reused = take_over(ledger, teacher, requests, ctx.borrow())
-        with track("teacher", len(requests), EVERY_S) as advance:
-            meter = Meter(advance, recipe.budget.usd)
-            if isinstance(teacher, BatchTeacher):
-                if cache is not None:
-                    recall(cache, ledger, teacher, requests)
-                outcome = ask_in_batches(teacher, ledger, requests, meter, say)
-                if cache is not None:
-                    keep(cache, ledger, teacher, requests)
-            else:
-                outcome = ask_all(meter.watch(teacher), ledger, requests, ctx.concurrency, meter, cache=cache)
+        outcome = _ask(ctx, teacher, requests, ledger, cache)
         totals, cached = ledger.totals(), ledger.entered(MARK)
     taught, metrics = _read_replies(recipe, chosen, outcome)
-    if outcome.stopped_by == "teacher":
-        raise UserError(
-            f"the teacher stopped answering: {outcome.message}", "all answers are saved; run the same command again"
-        )
-    if outcome.stopped_by:
-        say(f"  stopped by a cap: {outcome.message}")
-    if not taught:
-        first = outcome.failures[0].message if outcome.failures else outcome.message or "no reply could be read"
-        raise UserError(
-            f"the teacher gave no usable answer: {first}",
-            "check teacher.* and the budget; what was paid is in the ledger",
-        )
+    _check(outcome, taught)
     write_jsonl(out / "taught.jsonl", taught)
     return metrics | {
         "asked": len(requests),
@@ -104,6 +84,37 @@ def teach(ctx: Context, out: Path) -> Metrics:
         "teacher": teacher.name,
         **structured_metrics(recipe, teacher),
     }
+
+
+def _ask(
+    ctx: Context, teacher: Teacher, requests: Sequence[Request], ledger: Ledger, cache: AnswerCache | None
+) -> Outcome:
+    with track("teacher", len(requests), EVERY_S) as advance:
+        meter = Meter(advance, ctx.recipe.budget.usd)
+        if not isinstance(teacher, BatchTeacher):
+            return ask_all(meter.watch(teacher), ledger, requests, ctx.concurrency, meter, cache=cache)
+        if cache is not None:
+            recall(cache, ledger, teacher, requests)
+        outcome = ask_in_batches(teacher, ledger, requests, meter, say)
+        if cache is not None:
+            keep(cache, ledger, teacher, requests)
+        return outcome
+
+
+def _check(outcome: Outcome, taught: Sequence[Sample]) -> None:
+    """Say what ended the asking early; without one usable answer the stage fails."""
+    if outcome.stopped_by == "teacher":
+        raise UserError(
+            f"the teacher stopped answering: {outcome.message}", "all answers are saved; run the same command again"
+        )
+    if outcome.stopped_by:
+        say(f"  stopped by a cap: {outcome.message}")
+    if not taught:
+        first = outcome.failures[0].message if outcome.failures else outcome.message or "no reply could be read"
+        raise UserError(
+            f"the teacher gave no usable answer: {first}",
+            "check teacher.* and the budget; what was paid is in the ledger",
+        )
 
 
 def structured_metrics(recipe: Recipe, teacher: Teacher) -> dict[str, str]:
