@@ -24,6 +24,7 @@ from bridge_edge.data.card import normal
 from bridge_edge.data.encode import ANSWER_TASK, encode_pairs, encode_samples, prompt_ids
 from bridge_edge.data.pool import build_splits, make_card
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
+from bridge_edge.data.thinking import names
 from bridge_edge.embedded.skills import documents
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores, records_json, score, to_json
@@ -227,8 +228,8 @@ def tutor(ctx: Context, out: Path) -> Metrics:
     metrics = fit(ctx, out, source, recipe.student, examples, "tutoring", suffix, ordered=ordered, **changes)
     if taught_by:
         metrics["kd"] = mixing.figures(taught_by, str(out), examples, ctx.samples("data", "dev"), recipe)
-    if budgeted:
-        make_card(recipe, suffix, recipe.reasoning.budgets).save(out)
+    if learnt := [b for b in recipe.reasoning.budgets if any(names(s.prompt, b) for s in budgeted)]:
+        make_card(recipe, suffix, learnt).save(out)
         metrics["budgeted"] = len(budgeted)
     if recipe.align.skipped:
         scores = measure(ctx, out, ctx.samples("data", "dev"), "whether answers can be read", suffix)

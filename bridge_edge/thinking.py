@@ -1,18 +1,18 @@
 """Reasoning of a set length (`reasoning.budgets`): what the student is shown of it, and how well it keeps to it.
 
 What: `budgeted` makes, for each annotated item and budget b, a rationale of b/2 to b tokens: a draft of the assistant
-of that length and the same answer, or its rationale cut to whole sentences (`data/thinking.py`), if the assistant
-itself, which sees only what is left, still finds the answer the most probable. `figures` measures a student at each
-budget, left alone and with the bound enforced.
+of that length and the same answer, or its rationale cut to whole sentences (`data/thinking.py`): of the cuts behind
+which the assistant still finds the answer the most probable, the one that makes it surest. `figures` measures a student
+at each budget, left alone and with the bound enforced.
 Why: the same question at several budgets tells the student what the control signal is about (BARD, arXiv 2511.01470).
 The assistant judges for free, so the teacher is asked nothing more.
-Not covered: rationales rewritten by a model; budgets above the length that the assistant writes have no examples of
-their own, and the stage's figures say how many there are.
+Not covered: rationales rewritten by a model; whether what is left is a reason, as the assistant has the question before
+it too. Budgets above the length that the assistant writes have no examples; the stage's figures say how many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -40,25 +40,23 @@ from bridge_edge.train.losses import supervised_states
 from bridge_edge.train.models import load_model, load_tokenizer
 
 FILE = "budgeted.jsonl"
-TRIES = 3  # cut rationales of an item that the assistant judges for one budget
-
-Form = tuple[str, bool]
-"""A rationale, and whether the assistant has written it as it is, so that nobody need judge it."""
+TRIES = 3  # cuts that are judged for an item and budget, the longest; each is a forward pass over the question
+NEVER = float("-inf")
 
 
-def forms(
+def written(
     sample: Sample, drafts: Sequence[Draft], budget: int, recipe: Recipe, count: Callable[[str], int]
-) -> Iterator[Form]:
-    """Rationales of an item that fit a budget: the chosen draft, others of the same answer, the chosen one cut."""
+) -> str | None:
+    """A rationale of the assistant's own that fits a budget: the chosen draft, else another of the same answer."""
     whole = sample.rationale or ""
     if fits(count(whole), budget):
-        yield whole, True
+        return whole
     for draft in drafts:
         read = parse(draft.text, recipe.task.answers)
         same = draft.ended and read.answer is not None and normal(read.answer) == normal(sample.answer or "")
-        if same and read.rationale != whole and fits(count(read.rationale), budget) and not first_error(read.rationale):
-            yield read.rationale, True
-    yield from ((text, False) for text in list(shorter(whole, budget, count))[:TRIES] if text != whole)
+        if same and fits(count(read.rationale), budget) and not first_error(read.rationale):
+            return read.rationale
+    return None
 
 
 def budgeted(
@@ -70,55 +68,59 @@ def budgeted(
     def count(text: str) -> int:
         return len(tokenizer(f"{text.strip()}\n", add_special_tokens=False)["input_ids"])
 
-    waiting = {
-        (i, budget): forms(sample, drafts.get(sample.id, ()), budget, recipe, count)
-        for i, sample in enumerate(samples)
-        for budget in recipe.reasoning.budgets
-    }
-    found: dict[tuple[int, int], Form] = {}
-    with track("rationales within budgets", len(waiting)) as advance:
-        while waiting:
-            offered = {place: form for place, rest in waiting.items() if (form := next(rest, None)) is not None}
-            advance(len(waiting) - len(offered), "")
-            judged = [place for place, (_, written) in offered.items() if not written]
-            triples = [(samples[i].prompt, offered[i, b][0], samples[i].answer or "") for i, b in judged]
-            right = dict(zip(judged, holds(model, tokenizer, triples, recipe), strict=True))
-            found |= {place: form for place, form in offered.items() if form[1] or right[place]}
-            advance(sum(place in found for place in offered), "")
-            waiting = {place: waiting[place] for place in offered if place not in found}
+    found: dict[tuple[int, int], str] = {}
+    cuts: list[tuple[int, int, str]] = []
+    for i, sample in enumerate(samples):
+        for budget in recipe.reasoning.budgets:
+            own = written(sample, drafts.get(sample.id, ()), budget, recipe, count)
+            if own is not None:
+                found[i, budget] = own
+            else:
+                longest = sorted(shorter(sample.rationale or "", budget, count), key=count, reverse=True)
+                cuts += [(i, budget, text) for text in longest[:TRIES]]
+    whole = len(found)
+    judged = surest(
+        model, tokenizer, [(samples[i].prompt, text, samples[i].answer or "") for i, _, text in cuts], recipe
+    )
+    for (i, budget, text), sureness in sorted(zip(cuts, judged, strict=True), key=lambda pair: -pair[1]):
+        if sureness > NEVER:
+            found.setdefault((i, budget), text)
     made = [
-        replace(samples[i], prompt=asked(samples[i].prompt, b), rationale=found[i, b][0], provenance=ASSISTANT)
-        for i, b in sorted(found)
+        replace(samples[i], prompt=asked(samples[i].prompt, b), rationale=text, provenance=ASSISTANT)
+        for (i, b), text in sorted(found.items())
     ]
-    counts = {}
-    for budget in recipe.reasoning.budgets:
-        written = [form[1] for (_, b), form in found.items() if b == budget]
-        counts[str(budget)] = {"samples": len(written), "cut": written.count(False)}
-    return made, counts
+    by_budget = {str(b): sum(place[1] == b for place in found) for b in recipe.reasoning.budgets}
+    return made, {**by_budget, "cut": len(found) - whole}
 
 
-def holds(
+def surest(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, triples: list[tuple[str, str, str]], recipe: Recipe
-) -> list[bool]:
-    """Whether each answer is the model's most probable one, token by token, behind its prompt, rationale and marker."""
+) -> list[float]:
+    """The mean log-probability of each answer behind its prompt, rationale and marker; `NEVER` where it is not the
+    model's most probable one, token by token."""
     rows = [
         Encoded(r.ids, r.segments * (r.segments == ANSWER)) for r in encode_pairs(tokenizer, triples)
     ]  # else PROMPT
     marker = len(tokenizer(MARKER, add_special_tokens=False)["input_ids"])
     bf16 = use_bf16(recipe.ta.precision, model.device)
 
-    def work(places: list[int]) -> list[bool]:
+    def work(places: list[int]) -> list[float]:
         batch = collate([rows[i] for i in places], 0).to(model.device)
         with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             states = supervised_states(model, batch)
-            right = states.head(states.hidden).argmax(-1) == states.labels
+            best = states.head(states.hidden).log_softmax(-1)  # (N, V)
+            own = best.gather(-1, states.labels[:, None])[:, 0]
+            own = torch.where(best.argmax(-1) == states.labels, own, NEVER)
         # Behind the marker and before the end token, which says nothing of the answer.
-        return [bool(right[states.rows == k][marker:-1].all()) for k in range(len(places))]
+        return [float(own[states.rows == k][marker:-1].mean()) for k in range(len(places))]
 
     batches = bucket([len(r) for r in rows], recipe.ta.micro_tokens, range(len(rows)))
-    with side_by_side(model) as run:
-        judged = dict(zip(chain.from_iterable(batches), chain.from_iterable(run(work, batches)), strict=True))
-    return [judged[i] for i in range(len(rows))]
+    scores: dict[int, float] = {}
+    with side_by_side(model) as run, track("rationales within budgets", len(rows)) as advance:
+        for places, results in zip(batches, run(work, batches), strict=True):
+            scores |= dict(zip(places, results, strict=True))
+            advance(len(places), "")
+    return [scores[i] for i in range(len(rows))]
 
 
 def figures(folder: Path, samples: Sequence[Sample], recipe: Recipe, device: str) -> dict[str, Any]:

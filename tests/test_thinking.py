@@ -25,7 +25,7 @@ from bridge_edge.phases import Context, tutor
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.runtimes.think import Thinking
-from bridge_edge.thinking import FILE, budgeted, figures, forms, holds
+from bridge_edge.thinking import FILE, NEVER, budgeted, figures, surest, written
 from bridge_edge.train.batches import ANSWER as ANSWERED
 from bridge_edge.train.batches import RATIONALE, Encoded
 from bridge_edge.train.loop import Plan, train
@@ -107,17 +107,27 @@ def test_thought_is_what_stands_before_the_marker() -> None:
     assert closing("so\n") == closing("") == (ANSWER,)
 
 
-def test_a_rationale_is_cut_to_whole_sentences_that_end_it() -> None:
+def test_a_rationale_is_cut_to_whole_sentences() -> None:
     text = "A is 1.5 long. B is 2 long. 1.5 is less than 2. So A is shorter."
 
     def words(part: str) -> int:
         return len(part.split())
 
-    whole = [text, "B is 2 long. 1.5 is less than 2. So A is shorter."]
-    assert list(shorter(text, 20, words)) == [*whole, "A is 1.5 long. 1.5 is less than 2. So A is shorter."]
-    assert list(shorter(text, 12, words)) == ["1.5 is less than 2. So A is shorter.", "A is 1.5 long. So A is shorter."]
-    assert list(shorter(text, 4, words)) == ["So A is shorter."]
+    assert list(shorter(text, 24, words)) == [
+        "A is 1.5 long. B is 2 long. 1.5 is less than 2.",
+        "B is 2 long. 1.5 is less than 2. So A is shorter.",
+        "A is 1.5 long. 1.5 is less than 2. So A is shorter.",
+    ]
+    assert list(shorter(text, 8, words)) == [
+        "A is 1.5 long.",
+        "A is 1.5 long. B is 2 long.",
+        "B is 2 long.",
+        "1.5 is less than 2.",
+        "So A is shorter.",
+        "A is 1.5 long. So A is shorter.",
+    ]
     assert list(shorter(text, 3, words)) == []
+    assert list(shorter("", 8, words)) == []
     assert [fits(n, 8) for n in (3, 4, 8, 9)] == [False, True, True, False]
 
 
@@ -144,7 +154,8 @@ def test_budgets_that_mean_nothing_are_refused(words: tuple[str, ...], said: str
 
 POOL = [Sample(f"Is {i} more than {i % 7}?", "yes" if i % 2 else "no") for i in range(8)]
 LONG = "First this is said. Then that. Last comes this."
-CUTS = (LONG, "Then that. Last comes this.", "First this is said. Last comes this.", "Last comes this.")
+FIRST, THEN, LAST = "First this is said.", "Then that.", "Last comes this."
+CUTS = (LONG, FIRST, THEN, LAST, f"{FIRST} {THEN}", f"{THEN} {LAST}", f"{FIRST} {LAST}")
 
 
 def teach(folder: Path, triples: Sequence[tuple[str, str, str]], learn: int, epochs: int) -> None:
@@ -169,13 +180,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_assistant_judges_whether_an_answer_still_follows(place: Path) -> None:
+def test_the_assistant_judges_how_surely_an_answer_still_follows(place: Path) -> None:
     recipe, folder = load_recipe([*WORDS]), str(place / "apprentice")
     model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
     right = [(s.prompt, LONG, s.answer or "") for s in POOL]
     wrong = [(s.prompt, LONG, "no" if s.answer == "yes" else "yes") for s in POOL]
-    assert holds(model, tokenizer, [*right, *wrong], recipe) == [True] * len(POOL) + [False] * len(POOL)
-    assert holds(model, tokenizer, [], recipe) == []
+    found = surest(model, tokenizer, [*right, *wrong], recipe)
+    assert all(-0.5 < sureness < 0 for sureness in found[: len(POOL)])
+    assert found[len(POOL) :] == [NEVER] * len(POOL)
+    assert surest(model, tokenizer, [], recipe) == []
 
 
 def test_each_budget_has_rationales_that_keep_to_it_and_to_the_answer(place: Path) -> None:
@@ -192,12 +205,13 @@ def test_each_budget_has_rationales_that_keep_to_it_and_to_the_answer(place: Pat
     assert count(LONG) in range(32, 65), "the whole rationale lies between two budgets"
     by_budget = {b: [s for s in made if s.prompt.endswith(SIGNAL.format(budget=b))] for b in (8, 32, 128)}
     for budget, some in by_budget.items():
-        assert counts[str(budget)]["samples"] == len(some)
+        assert counts[str(budget)] == len(some)
         assert all(fits(count(s.rationale or ""), budget) for s in some)
     assert {s.prompt for s in by_budget[32]} == {asked(s.prompt, 32) for s in samples[1:]}
-    assert counts["32"]["cut"] == len(POOL) - 1
-    assert [(s.prompt, s.rationale) for s in by_budget[8]] == [(asked(samples[2].prompt, 8), "A b c d.")]
-    assert counts["8"]["cut"] == 0
+    assert all((s.rationale or "") in CUTS[1:] for s in by_budget[32])
+    wanted = {asked(s.prompt, 8): "A b c d." if s is samples[2] else THEN for s in samples[1:]}
+    assert {s.prompt: s.rationale for s in by_budget[8]} == wanted
+    assert counts["cut"] == len(by_budget[32]) + len(by_budget[8]) - 1
     assert not by_budget[128]
     assert {s.answer for s in made} == {"yes", "no"}
 
@@ -209,7 +223,7 @@ def test_the_stage_writes_them_beside_the_annotations(place: Path, tmp_path: Pat
     recipe = load_recipe([*WORDS, "reasoning.budgets=[16,64]", *OWN])
     metrics = annotate(Context(recipe, place), tmp_path)
     made = list(read_jsonl(tmp_path / FILE))
-    assert len(made) == sum(found["samples"] for found in metrics["budgets"].values()) > 0
+    assert len(made) == sum(metrics["budgets"][name] for name in ("16", "64")) > 0
     assert {s.provenance for s in made} == {"ta"}
     assert len(list(read_jsonl(tmp_path / "annotations.jsonl"))) == metrics["kept"] == len(POOL)
     plain = tmp_path / "plain"
@@ -222,13 +236,18 @@ def test_the_stage_writes_them_beside_the_annotations(place: Path, tmp_path: Pat
 def test_drafts_with_false_sums_or_cut_off_teach_no_budget() -> None:
     recipe, sample = load_recipe([*WORDS]), replace(POOL[1], rationale=LONG)
     texts = ("1 + 1 = 3.\nAnswer: yes", "1 + 1 = 2.\nAnswer: yes", "So it is.\nAnswer: no")
-    drafts = [Draft(text, 5, None, True) for text in texts] + [Draft("It is so.\nAnswer: yes", 5, None, False)]
-    found = list(forms(sample, drafts, 6, recipe, lambda text: len(text.split())))
-    assert found == [("1 + 1 = 2.", True), ("Then that. Last comes this.", False), ("Last comes this.", False)]
+    drafts = [Draft("It is so.\nAnswer: yes", 5, None, False), *(Draft(text, 5, None, True) for text in texts)]
+
+    def words(text: str) -> int:
+        return len(text.split())
+
+    assert written(sample, drafts, 6, recipe, words) == "1 + 1 = 2."
+    assert written(sample, drafts[:2], 6, recipe, words) is None
+    assert written(sample, [], 12, recipe, words) == LONG
 
 
 def test_the_student_learns_the_budgets_and_its_card_says_so(place: Path, tmp_path: Path) -> None:
-    recipe = load_recipe([*WORDS, "reasoning.budgets=[8,32]"])
+    recipe = load_recipe([*WORDS, "reasoning.budgets=[8,32]"])  # of 32 there will be no example
     made = [replace(s, prompt=asked(s.prompt, 8), rationale="Last comes this.") for s in POOL]
     (place / "annotate").mkdir(exist_ok=True)
     write_jsonl(place / "annotate" / "annotations.jsonl", [replace(s, rationale=LONG) for s in POOL])
@@ -237,7 +256,7 @@ def test_the_student_learns_the_budgets_and_its_card_says_so(place: Path, tmp_pa
         (tmp_path / name).mkdir()
     metrics = tutor(Context(recipe, place), tmp_path / "tutor")
     assert (metrics["examples"], metrics["budgeted"], metrics["from_ta"]) == (16, 8, 8)
-    assert budgets_of(Card.load(tmp_path / "tutor")) == (8, 32)
+    assert budgets_of(Card.load(tmp_path / "tutor")) == (8,)
     plain = tutor(Context(load_recipe([*WORDS]), place), tmp_path / "plain")
     assert plain["examples"] == 8
     assert "budgeted" not in plain

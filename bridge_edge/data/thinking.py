@@ -1,7 +1,7 @@
 """Reasoning of a set length: the control signal, the count of tokens thought, and rationales cut to a budget.
 
 What: `asked` puts the budget into the prompt, as the last line, in the same words for every task and model; `thought`
-counts the tokens that stand before the answer's marker; `shorter` makes candidates of a rationale that fit a budget.
+counts the tokens that stand before the answer's marker; `shorter` makes parts of a rationale that fit a budget.
 Why: the budget is the reader's, so it has to be said in a form that a student can be trained on, and that any runtime
 can send (BARD, arXiv 2511.01470; the wording is ours).
 Not covered: rewriting a rationale in other words; `shorter` leaves whole sentences out, and somebody else has to judge
@@ -24,6 +24,11 @@ SENTENCE = re.compile(r"(?<=[.!?])\s+")
 def asked(prompt: str, budget: int) -> str:
     """The prompt with the control signal."""
     return f"{prompt}\n{SIGNAL.format(budget=budget)}"
+
+
+def names(prompt: str, budget: int) -> bool:
+    """Whether a prompt holds the control signal of this budget."""
+    return prompt.endswith("\n" + SIGNAL.format(budget=budget))
 
 
 def budgets_of(card: Card | None) -> tuple[int, ...]:
@@ -63,13 +68,11 @@ def fits(tokens: int, budget: int) -> bool:
 
 
 def shorter(rationale: str, budget: int, count: Callable[[str], int]) -> Iterator[str]:
-    """Forms of a rationale that fit a budget, longest first: the whole, then its last sentences, then these behind the
-    first one. The last sentences are kept since the answer follows from them."""
+    """Parts of a rationale that fit a budget: its runs of sentences, then its last ones behind the first one."""
     sentences = [s for s in SENTENCE.split(rationale.strip()) if s]
-    found: dict[str, int] = {}
-    for start in range(len(sentences)):
-        for kept in (sentences[start:], [*sentences[:1], *sentences[start:]] if start > 1 else []):
-            text = " ".join(kept) if kept != sentences else rationale.strip()
-            if text and text not in found and fits(count(text), budget):
-                found[text] = count(text)
-    yield from sorted(found, key=lambda text: -found[text])
+    places = range(len(sentences))
+    runs = [sentences[i : j + 1] for i in places for j in places[i:]]
+    runs += [[sentences[0], *sentences[i:]] for i in places[2:]]
+    for text in dict.fromkeys(" ".join(run) for run in runs if len(run) < len(sentences)):
+        if fits(count(text), budget):
+            yield text

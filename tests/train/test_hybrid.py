@@ -24,6 +24,7 @@ from bridge_edge.train.hybrid import (
     soft_share,
     token_losses,
 )
+from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.losses import States, label_losses, segment_mean, supervised_states
 from bridge_edge.train.models import load_model
 from tests import tiny
@@ -257,3 +258,21 @@ def test_drawn_labels_are_the_same_at_the_same_step(models: tuple[PreTrainedMode
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
     assert not torch.equal(found[0], found[3])
+
+
+def test_micro_batches_side_by_side_come_to_the_same(tmp_path: Path) -> None:
+    """Chunks are computed again in the backward pass, here in the thread of their micro-batch."""
+    tiny.checkpoint(tmp_path / "student", "llama", hidden=32)
+    ta = load_model(str(tiny.checkpoint(tmp_path / "ta", "qwen2")))
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            student = load_model(str(tmp_path / "student"))
+            plan = Plan(1e-3, 2, 64, 16, "adamw", precision="fp32", losses=Taught(ta, Mix("entropy")))
+            train(student, encoded_rows() * 4, plan, 0, lambda share, note: None)
+        finally:
+            torch.set_num_threads(before)
+        found.append([p.detach() for p in student.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
