@@ -202,12 +202,13 @@ def product(a: int, b: int) -> str:
     return " = ".join(chain) + "."
 
 
-def points(parts: Sequence[tuple[str, int]]) -> str:
-    """A score counted up: `fever +1 = 1, cough +2 = 3. Total 3.`, or that there are no points."""
+def points(parts: Sequence[Sequence[Any]]) -> str:
+    """A score counted up from pairs of a finding and its points; what earns none is named all the same:
+    `fever +1 = 1, gout, cough +2 = 3. Total 3.`"""
     total, told = 0, []
     for label, worth in parts:
         total += worth
-        told.append(f"{label} {'+' if worth >= 0 else '-'}{abs(worth)} = {total}")
+        told.append(f"{label} {'+' if worth > 0 else '-'}{abs(worth)} = {total}" if worth else label)
     return f"{', '.join(told)}. Total {total}." if told else "No points. Total 0."
 
 

@@ -4,14 +4,17 @@ CHA2DS2-VASc: heart failure 1, hypertension 1, age 75 or more 2 (65 to 74: 1), d
 vascular disease 1, female sex 1 (Lip et al., Chest 2010). Wells score for deep vein thrombosis with its ten items,
 likely from 2 points on (Wells et al., N Engl J Med 2003). CURB-65: confusion, urea above 7 mmol/L, 30 breaths a minute
 or more, systolic below 90 or diastolic 60 or less, age 65 or more, 1 each (Lim et al., Thorax 2003).
+A rationale goes through the findings in the order of the vignette, in its words, and gives each its points: to search
+the vignette for every item of a score in turn, and to say only what is there, is more than a small model does reliably.
 Not covered: "another diagnosis as likely" (-2) where it would bring the Wells score below zero, and a calf larger by
-just 3 cm, on which versions of that score differ. Generated vignettes,
-not for care.
+just 3 cm, on which versions of that score differ. Generated vignettes, not for care.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from typing import Any
 
 from bridge_edge.recipes._steps import Facts, Kind, Work, points, upward
 from bridge_edge.recipes.medical.vignette import ask, findings, opening
@@ -23,7 +26,7 @@ CHADS = {
     "stroke": (2, ("a previous stroke", "a past TIA", "a previous embolism")),
     "vascular disease": (1, ("a previous heart attack", "peripheral artery disease", "aortic plaque")),
 }
-CHADS_ORDER = ("heart failure", "hypertension", "age", "diabetes", "stroke", "vascular disease", "female")
+Told = list[list[Any]]  # findings as the vignette words them, in its order, each with its points; lists, as in a file
 CHADS_NOISE = ("asthma", "gout", "migraine", "psoriasis", "a hip replacement", "glaucoma", "anemia", "hay fever")
 WELLS = {
     "cancer": (1, ("active cancer", "cancer under treatment")),
@@ -46,34 +49,34 @@ def draw_chads(rng: random.Random, truth: bool) -> tuple[str, Facts]:
     sex, limit = rng.choice(("man", "woman")), rng.choice((2, 2, 3, 4))
     age = rng.choice((rng.randint(40, 64), rng.randint(65, 74), rng.randint(75, 92), rng.choice((64, 65, 74, 75))))
     has = [name for name in CHADS if rng.random() < (0.55 if upward("at least", truth) else 0.25)]
-    facts: Facts = {"sex": sex, "age": age, "has": has, "limit": limit}
-    present = [rng.choice(CHADS[name][1]) for name in has] + rng.sample(CHADS_NOISE, rng.randint(0, 2))
+    told = _present(rng, [CHADS[name] for name in has], rng.sample(CHADS_NOISE, rng.randint(0, 2)))
+    facts: Facts = {"sex": sex, "age": age, "has": has, "told": told, "limit": limit}
     absent = [name for name in CHADS if name not in has] + ["sleep apnea"]
     rhythm = rng.choice(("with atrial fibrillation", "in atrial fibrillation"))
-    story = findings(rng, f"{opening(rng, sex, age)} {rhythm}", present, absent)
+    story = findings(rng, f"{opening(rng, sex, age)} {rhythm}", [words for words, _ in told], absent)
     question = rng.choice(("Is the CHA2DS2-VASc score at least {}?", "Does the CHA2DS2-VASc score reach {} points?",
                            "Are there at least {} CHA2DS2-VASc points?"))  # fmt: skip
     return ask(rng, story, question.format(limit)), facts
 
 
 def work_chads(f: Facts) -> Work:
-    worth = {name: CHADS[name][0] for name in f["has"]}
     years = 2 if f["age"] >= 75 else 1 if f["age"] >= 65 else 0
-    worth |= {"age": years, "female": 1} if f["sex"] == "woman" else {"age": years}
-    # The age is always told, with its points, so that it is looked at also where it earns none.
-    told = [(f"{f['age']} years" if n == "age" else n, worth[n]) for n in CHADS_ORDER if n in worth]
-    return _score(
-        "CHA2DS2-VASc",
-        told,
-        f["limit"],
-        ("CHA2DS2-VASc:", "CHA2DS2-VASc points:", "CHA2DS2-VASc, stroke and 75 years give 2:"),
-    )
+    told = [(f"{f['age']} years", years), (f["sex"], int(f["sex"] == "woman")), *f["told"]]
+    rules = ("CHA2DS2-VASc:", "CHA2DS2-VASc points:", "CHA2DS2-VASc, stroke and 75 years give 2:")
+    return _score(told, f["limit"], rules)
 
 
-def _score(name: str, told: list[tuple[str, int]], limit: int, rules: tuple[str, ...], steps: str = "") -> Work:
+def _present(rng: random.Random, signs: Sequence[tuple[int, Sequence[str]]], noise: Sequence[str]) -> Told:
+    """One wording of each sign with its points, and findings that earn none, in random order."""
+    told: Told = [[rng.choice(words), worth] for worth, words in signs] + [[words, 0] for words in noise]
+    rng.shuffle(told)
+    return told
+
+
+def _score(told: Sequence[Sequence[Any]], limit: int, rules: tuple[str, ...]) -> Work:
     return Work(
         rules=rules,
-        steps=(steps or points(told),),
+        steps=(points(told),),
         left=sum(worth for _, worth in told),
         right=limit,
         subject="the score",
@@ -88,21 +91,21 @@ def draw_wells(rng: random.Random, truth: bool) -> tuple[str, Facts]:
     has = [name for name in WELLS if rng.random() < (0.4 if upward("at least", truth) else 0.15)]
     other = len(has) >= 2 and rng.random() < 0.35
     calf = rng.randint(4, 7) if "calf" in has else rng.choice((0, 1, 2))  # 3 cm: sources differ
-    facts: Facts = {"has": has, "calf_cm": calf, "other": other, "limit": limit}
-    present = [rng.choice(WELLS[name][1]) for name in has if name != "calf"]
-    present += rng.sample(WELLS_NOISE, rng.randint(0, 2))
-    present += [f"a calf {calf} cm larger than the other"] if calf else []
+    larger = f"a calf {calf} cm larger than the other"
+    signs = [(1, (larger,)) if name == "calf" else WELLS[name] for name in has]
+    noise = rng.sample(WELLS_NOISE, rng.randint(0, 2)) + ([larger] if calf and "calf" not in has else [])
+    told = _present(rng, signs, noise)
+    facts: Facts = {"has": has, "told": told, "calf_cm": calf, "other": other, "limit": limit}
     absent = [NAMED_ABSENT[name] for name in NAMED_ABSENT if name not in has]
-    story = findings(rng, opening(rng, sex, age), present, absent)
+    story = findings(rng, opening(rng, sex, age), [words for words, _ in told], absent)
     story += f" {rng.choice(OTHER)}" if other else ""
     question = rng.choice(("Is the Wells DVT score at least {}?", "Does the Wells score for DVT reach {} points?"))
     return ask(rng, story, question.format(limit)), facts
 
 
 def work_wells(f: Facts) -> Work:
-    told = [(name, WELLS[name][0]) for name in WELLS if name in f["has"]]
-    told += [("other diagnosis", -2)] if f["other"] else []
-    return _score("Wells", told, f["limit"], ("Wells:", "Wells points:", "Wells, another likely diagnosis takes 2:"))
+    told = [*f["told"], *([("other diagnosis", -2)] if f["other"] else [])]
+    return _score(told, f["limit"], ("Wells:", "Wells points:", "Wells, another likely diagnosis takes 2:"))
 
 
 def draw_curb(rng: random.Random, truth: bool) -> tuple[str, Facts]:
@@ -141,13 +144,8 @@ def work_curb(f: Facts) -> Work:
         (f"pressure {f['systolic']}/{f['diastolic']} low", low, f"pressure {f['systolic']}/{f['diastolic']} normal"),
         (f"{f['age']} years", f["age"] >= 65, f"{f['age']} years"),
     )
-    total, parts = 0, []
-    for label, present, otherwise in items:
-        total += present
-        parts.append(f"{label} +1 = {total}" if present else otherwise)
-    told = [(label, 1) for label, present, _ in items if present]
-    rules = ("CURB-65:", "CURB-65 points:", "CURB-65, each of five signs gives 1:")
-    return _score("CURB-65", told, f["limit"], rules, f"{', '.join(parts)}. Total {total}.")
+    told = [(label if present else otherwise, int(present)) for label, present, otherwise in items]
+    return _score(told, f["limit"], ("CURB-65:", "CURB-65 points:", "CURB-65, each of five signs gives 1:"))
 
 
 KINDS = (

@@ -69,10 +69,8 @@ def ask(rng: random.Random, story: str, question: str) -> str:
 
 
 def findings(rng: random.Random, who: str, present: Sequence[str], absent: Sequence[str]) -> str:
-    """Which findings there are, and one or two that there are not."""
-    listed = list(present)
-    rng.shuffle(listed)
-    text = f"{who} {rng.choice(('has', 'presents with'))} {join(listed)}." if listed else f"{who} has no complaints."
+    """Which findings there are, in this order, and one or two that there are not."""
+    text = f"{who} {rng.choice(('has', 'presents with'))} {join(present)}." if present else f"{who} has no complaints."
     missing = rng.sample(list(absent), min(len(absent), rng.randint(0, 2)))
     if missing:
         text += " " + rng.choice((f"There is no {' and no '.join(missing)}.", f"No {' or '.join(missing)}."))

@@ -197,15 +197,27 @@ def test_a_rationale_by_division_is_accepted_and_a_sloppy_one_is_not() -> None:
 @pytest.mark.parametrize(
     ("facts", "score"),
     [
-        ({"sex": "woman", "age": 78, "has": ["heart failure", "stroke"], "limit": 2}, 6),
-        ({"sex": "man", "age": 64, "has": [], "limit": 2}, 0),
-        ({"sex": "man", "age": 65, "has": ["vascular disease"], "limit": 2}, 2),
+        ({"sex": "woman", "age": 78, "told": [["gout", 0], ["heart failure", 1], ["a past TIA", 2]], "limit": 2}, 6),
+        ({"sex": "man", "age": 64, "told": [], "limit": 2}, 0),
+        ({"sex": "man", "age": 65, "told": [["aortic plaque", 1]], "limit": 2}, 2),
     ],
 )
 def test_cha2ds2_vasc_by_hand(facts: dict[str, Any], score: int) -> None:
     work = MEDICAL.work(Sample("?", kind="cha2ds2_vasc", facts=facts))
     assert work.left == score
     assert all(f"Total {score}." in steps for steps in work.steps)
+
+
+def test_a_score_goes_through_the_findings_in_the_order_of_the_vignette() -> None:
+    seen = 0
+    for sample in (s for s in MEDICAL.generate(400, 23) if "told" in s.facts):
+        steps, said, read = MEDICAL.work(sample).steps[0], 0, 0
+        for words, worth in sample.facts["told"]:
+            said = steps.index(words, said) + len(words)  # raises where the order is another one
+            read = sample.prompt.index(words, read) + len(words)
+            assert steps[said:].startswith(f" +{worth} = " if worth else (",", ". Total"))
+            seen += 1
+    assert seen > 200
 
 
 def test_curb65_counts_a_low_diastolic_pressure_once() -> None:
@@ -227,7 +239,7 @@ def test_the_steps_use_the_wording_of_the_general_skills() -> None:
     for _ in range(200):
         a, b = rng.randint(2, 999), rng.randint(2, 999)
         assert product(a, b) == material.product(a, b)
-    assert points([("fever", 1), ("cough", 2)]) == "fever +1 = 1, cough +2 = 3. Total 3."
+    assert points([("fever", 1), ("gout", 0), ("cough", 2)]) == "fever +1 = 1, gout, cough +2 = 3. Total 3."
     assert [c.kind for c in claims("fever +1 = 1. Total 1.")] == ["points", "total"]
 
 
