@@ -48,7 +48,8 @@ def assess(paths: Sequence[Path], tasks: str, limit: int, options: BenchOptions)
                 result = evaluate(Student(runtime, new), loaded, fewshot_as_multiturn=False, **settings)
         finally:
             runtime.close()
-        found.append({"artifact": str(path), "runtime": runtime.name, "tasks": plain(result or {})})
+        artifact = {"path": str(path), "runtime": runtime.name}
+        found.append({"artifact": artifact, "tasks": plain(result or {})})
     return found
 
 
@@ -113,14 +114,20 @@ def interval(name: str, value: float, n: int, spread: Any) -> list[float] | None
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    """One row a task and metric, one column an artifact."""
-    names = [f"{r['runtime']}: {Path(r['artifact']).name}" for r in found]
+    """The results for people."""
+    header, rows = parts(found)
+    return grid(header, rows, right=range(2, len(header)))
+
+
+def parts(found: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: one row a task and metric, one column an artifact."""
+    names = [f"{r['artifact']['runtime']}: {Path(r['artifact']['path']).name}" for r in found]
     kinds = [(task, metric) for task, t in found[0]["tasks"].items() for metric in t["metrics"]]
     rows = [
         [task, metric, str(found[0]["tasks"][task]["n"]), *(_cell(r["tasks"][task]["metrics"][metric]) for r in found)]
         for task, metric in kinds
     ]
-    return grid(["task", "metric", "n", *names], rows, right=range(2, 3 + len(names)))
+    return ["task", "metric", "n", *names], rows
 
 
 def _cell(metric: dict[str, Any]) -> str:

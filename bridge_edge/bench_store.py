@@ -16,18 +16,19 @@ from bridge_edge.deliver import run_of
 from bridge_edge.run import write_atomic
 
 FILE = "bench.json"
+HARNESS = "lm_eval.json"  # results of lm-evaluation-harness, by the tasks that were asked for
 HERE = "this machine"
 
 
-def keep(place: str, reports: Sequence[dict[str, Any]]) -> None:
-    """Store reports of a place, each in the run that its artifact lies in."""
+def keep(place: str, reports: Sequence[dict[str, Any]], name: str = FILE) -> None:
+    """Store reports of a place, each in the run that its artifact lies in, in its file of that name."""
     runs: dict[Path, list[dict[str, Any]]] = {}
     for report in reports:
         folder = run_of(Path(report["artifact"]["path"]))
         if folder is not None:
             runs.setdefault(folder, []).append(report)
     for folder, found in runs.items():
-        file = folder / FILE
+        file = folder / name
         try:
             known = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # none yet, or one that nothing can be read from

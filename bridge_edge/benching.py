@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge_edge.bench_store import HERE, keep
+from bridge_edge.bench_store import HARNESS, HERE, keep
 from bridge_edge.data.samples import Sample
 from bridge_edge.deliver import artifacts, file_samples, held_out, named_card
 from bridge_edge.errors import UserError
@@ -142,6 +142,8 @@ def harnessed(request: Request, paths: list[Path], options: Any) -> tuple[list[d
 
     say(f"lm-evaluation-harness: {request.lm_eval} on {', '.join(str(p) for p in paths)}")
     found = harness.assess(paths, request.lm_eval, request.limit, options)
+    if request.keep:
+        keep(request.lm_eval, found, HARNESS)
     return found, harness.table(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bridge_edge.benchmarks import report
+from bridge_edge.benchmarks import harness, report
 from bridge_edge.benchmarks.html import chart
 from bridge_edge.benchmarks.html.facts import Facts
 from bridge_edge.benchmarks.html.method import drawn, percent_point
@@ -89,6 +89,10 @@ def measured(facts: Facts) -> Section:
         if not unfit:
             blocks.append(Note("The machine was quiet before, during and after: these figures may be published."))
         blocks += trades(place, reports)
+    for tasks, found in facts.harness.items():
+        head, scores = harness.parts(found["reports"])
+        caption = f"Through lm-evaluation-harness: {tasks} (95 % intervals)"
+        blocks.append(Table(caption, head, scores, range(2, len(head))))
     if not blocks:
         blocks.append(Note("Not measured yet: bridge-edge bench measures the student and its exports."))
     return Section("measured", "Latency and memory", blocks)

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from bridge_edge.bench_store import FILE as BENCH
+from bridge_edge import bench_store
 from bridge_edge.benchmarks.html.projection import Map, selection_map
 from bridge_edge.benchmarks.schema import check
 from bridge_edge.data.samples import Sample, read_jsonl
@@ -26,7 +26,8 @@ MODELS = {"ta": "TA", "student": "Student", "baseline": "Baseline (direct distil
 
 @dataclass(frozen=True)
 class Facts:
-    """A run in plain values. `benches` are the reports of `bridge-edge bench` by where they were measured."""
+    """A run in plain values. `benches` are the reports of `bridge-edge bench` by where they were measured, `harness`
+    those of its --lm-eval by the tasks."""
 
     run: Run
     recipe_text: str
@@ -35,6 +36,7 @@ class Facts:
     tests: dict[str, dict[str, Any]]
     exports: list[dict[str, Any]]
     benches: dict[str, dict[str, Any]]
+    harness: dict[str, dict[str, Any]]
     example: Sample | None
     drawn: Map | None
     predictions: list[dict[str, Any]] = field(default_factory=list)
@@ -74,12 +76,13 @@ def read_facts(folder: Path) -> Facts:
         drawn = selection_map(folder)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise damaged(folder / "select", error) from error
-    plan, benches = read_json(folder / "plan.json"), read_json(folder / BENCH)
+    plan, benches = read_json(folder / "plan.json"), read_json(folder / bench_store.FILE)
     for place, entry in benches.items():
         for report in entry["reports"]:
-            check(report, f"{folder / BENCH} ({place})")
+            check(report, f"{folder / bench_store.FILE} ({place})")
     found = {name: value for name, value in tests.items() if value}
-    return Facts(run, text, recipe, plan, found, exports, benches, example, drawn)
+    harness = read_json(folder / bench_store.HARNESS)
+    return Facts(run, text, recipe, plan, found, exports, benches, harness, example, drawn)
 
 
 def _export(path: Path) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def test_choices_are_scored_as_the_slow_way_scores_them(
     assert found["tasks"]["odd"]["n"] == 5
     assert acc["value"] == pytest.approx(hits / 5)
     assert acc["ci95"] == pytest.approx(wilson(hits, 5))
+    assert found["artifact"] == {"path": str(model), "runtime": "torch"}
     assert "odd" in harness.table([found])
 
 

@@ -160,6 +160,14 @@ def test_exports_stand_by_size_and_accuracy(run: Path) -> None:
     assert "gguf Q8_0: 80.0 % at 3; onnx int8: 80.0 % at 5 (file size, MiB). Not beaten in both: gguf Q8_0." in text
 
 
+def test_scores_of_the_harness_have_their_table(run: Path) -> None:
+    metrics = {"acc": {"value": 0.75, "ci95": [0.5, 0.9]}}
+    report = {"artifact": {"path": "/x/m.gguf", "runtime": "gguf"}, "tasks": {"odd": {"n": 4, "metrics": metrics}}}
+    (run / "lm_eval.json").write_text(json.dumps({HOSTILE: {"reports": [report]}}))
+    text = " ".join(Reader(render(single.page_of(read_facts(run)))).text.split())
+    assert "task metric n gguf: m.gguf odd acc 4 0.75 (0.5 to 0.9)" in text
+
+
 def test_runs_are_compared_on_the_same_items(run: Path, other: Path, tmp_path: Path) -> None:
     path = write_report([run, other], tmp_path)
     assert path == tmp_path / "comparison.html"
