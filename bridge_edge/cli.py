@@ -25,6 +25,7 @@ VERBS = {  # verb -> module of bridge_edge.verbs, and its command there
     "distill": "making:distill",
     "plan": "making:plan",
     "ablate": "making:ablate",
+    "ledger": "making:ledger",
     "export": "sending:export",
     "push": "sending:push",
     "sign": "sending:sign",

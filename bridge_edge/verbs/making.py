@@ -1,4 +1,4 @@
-"""The verbs that make a student or say what making it would take: distill, plan, ablate."""
+"""The verbs that make a student or say what making it would take: distill, plan, ablate, ledger."""
 
 from __future__ import annotations
 
@@ -117,3 +117,27 @@ def ablate(
     emit(as_json, found, f"{text}\nReport     {found['folder']}/report.md")
     if found["failed"]:
         sys.exit(1)
+
+
+@click.command()
+@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--resolve",
+    "resolve",
+    multiple=True,
+    metavar="ID=none|PROMPT+COMPLETION",
+    help="Close a call in doubt by the provider's bill: not billed, or its tokens; all=none for all.",
+)
+@json_option
+def ledger(run: Path, resolve: tuple[str, ...], as_json: bool) -> None:
+    """Say what a run has spent and which calls may have been billed; close these.
+
+    \b
+    bridge-edge ledger runs/legal-0123456789
+    bridge-edge ledger runs/legal-0123456789 --resolve 17=none --resolve 21=310+45
+    """
+    from bridge_edge.accounts import ledger as run_ledger
+    from bridge_edge.accounts import ledger_text
+
+    told = run_ledger(run, resolve)
+    emit(as_json, told, ledger_text(told))
