@@ -83,8 +83,9 @@ def compare(runtime: Any, asked: Sequence[field.Test], repetitions: int) -> dict
     """Tokens a second by test, ours and bare: medians over repetitions, the first of which is dropped."""
     ids = runtime.encode(WORDS)
     found: dict[str, dict[str, list[float]]] = {}
+    sides: tuple[tuple[str, Any], ...] = (("ours", runtime), ("bare", Bare(runtime)))
     for turn in range(repetitions + 1):
-        for name, subject in (("ours", runtime), ("bare", Bare(runtime))):
+        for name, subject in sides:
             for timed in field.repetition(subject, asked, ids):
                 if turn:
                     speeds = found.setdefault(timed.test.name, {}).setdefault(name, [])

@@ -109,7 +109,8 @@ def _prompts(source: Path, file: Path | None, items: int) -> list[str | Sample]:
     if dev:
         return list(dev[:items])
     card = Card.load(source)
-    return [*(card.examples if card else ()), *general(items)][:items]
+    asked: list[str | Sample] = [*(card.examples if card else ()), *general(items)]
+    return asked[:items]
 
 
 def _wish(source: Path, fmt: str, quant: str, options: ExportOptions) -> Any:

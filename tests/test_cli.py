@@ -128,7 +128,12 @@ def test_bad_input_is_one_line_and_code_2(
 def test_a_missing_key_is_said_before_any_work(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("recipe=legal", "teacher=openai", "teacher.model=m", "teacher.base_url=https://127.0.0.1:9/v1")
+    words: tuple[str, ...] = (
+        "recipe=legal",
+        "teacher=openai",
+        "teacher.model=m",
+        "teacher.base_url=https://127.0.0.1:9/v1",
+    )
     words = (*words, "teacher.price.prompt=1", "teacher.price.completion=2")
     code, _, err = call(capsys, monkeypatch, "distill", *words, "data.pool=20", "data.dev=2", "data.test=2")
     assert code == 2, err

@@ -82,7 +82,12 @@ def test_wrong_words_are_said_before_any_work(tmp_path: Path) -> None:
 
 
 def test_a_paid_teacher_is_asked_for_a_grid_only_if_that_is_agreed_to() -> None:
-    words = ("recipe=legal", "teacher=openai", "teacher.model=big", "teacher.base_url=http://localhost:1/v1")
+    words: tuple[str, ...] = (
+        "recipe=legal",
+        "teacher=openai",
+        "teacher.model=big",
+        "teacher.base_url=http://localhost:1/v1",
+    )
     words = (*words, "teacher.price.prompt=1", "teacher.price.completion=2")
     chosen = experiments(["direct-vs-bridge"], load_recipe(words))
     cells = all_cells(chosen, [0], setting(*words))

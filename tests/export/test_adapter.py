@@ -27,7 +27,7 @@ def adapter(place: Path, root: bool = False) -> Path:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # zeros at first
             parameter.data = 0.2 * torch.randn_like(parameter)
-    model.save_pretrained(place / "adapter")
+    model.save_pretrained(str(place / "adapter"))
     return place / "adapter"
 
 
