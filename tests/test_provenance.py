@@ -31,11 +31,14 @@ def test_a_folder_without_a_readme_states_nothing(tmp_path: Path) -> None:
     assert licence(None, "a teacher") == {}
 
 
+PAID = ["teacher=openai", "teacher.base_url=http://h", "teacher.price.prompt=1", "teacher.price.completion=2"]
+
+
 @pytest.mark.parametrize(
     ("words", "named", "line"),
     [
         ([], ("apache-2.0",), None),
-        (["teacher=openai", "teacher.base_url=http://h", "teacher.model=big-1"], ("other",), "what big-1 wrote"),
+        ([*PAID, "teacher.model=big-1"], ("other",), "what big-1 wrote"),
     ],
 )
 def test_a_runs_recipe_tells_the_base_and_the_teacher(
