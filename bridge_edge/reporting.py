@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
+from bridge_edge.progress import say
 from bridge_edge.run import latest, write_atomic
 
 PAGE, COMPARISON = "report.html", "comparison.html"
@@ -35,10 +36,17 @@ def write_report(runs: Sequence[Path], runs_dir: Path, out: Path | None = None) 
     return path
 
 
-def keep_report(run: Path, changed: bool) -> Path:
-    """The page of a run, made anew if the run has changed or has none."""
+def keep_report(run: Path, changed: bool) -> Path | None:
+    """The page of a run, made anew if the run has changed or has none; None, with a warning, where it cannot be made:
+    what the run has trained and said must not end in an error about its page."""
     page = run / PAGE
-    return write_report([run], run.parent) if changed or not page.is_file() else page
+    if page.is_file() and not changed:
+        return page
+    try:
+        return write_report([run], run.parent)
+    except Exception as error:
+        say(f"  warning: no report ({first_line(error)}); `bridge-edge report {run}` tries again")
+        return None
 
 
 def predictions(exports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -47,7 +47,8 @@ def distill(
 
     summary = run_distill(words, runs_dir, device, concurrency, cache=cache)
     page = keep_report(Path(summary["run"]), bool(summary["worked"]))
-    emit(as_json, {**summary, "report": str(page)}, f"{summary_text(summary)}\nReport     {page}")
+    text = summary_text(summary) + (f"\nReport     {page}" if page else "")
+    emit(as_json, {**summary, "report": str(page) if page else None}, text)
 
 
 @click.command()

@@ -126,10 +126,15 @@ def test_the_page_says_what_the_files_say(run: Path) -> None:
 
 def test_a_page_is_made_anew_only_where_the_run_has_changed(run: Path) -> None:
     page = keep_report(run, changed=False)
+    assert page is not None
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     page.write_text("as it was", encoding="utf-8")
-    assert keep_report(run, changed=False).read_text(encoding="utf-8") == "as it was"
-    assert keep_report(run, changed=True).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert keep_report(run, changed=False) == page
+    assert page.read_text(encoding="utf-8") == "as it was"
+    assert keep_report(run, changed=True) == page
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    (run / "manifest.json").write_text("{", encoding="utf-8")
+    assert keep_report(run, changed=True) is None  # and no error, since the run itself has ended well
 
 
 def test_without_the_library_the_words_and_tables_remain(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
