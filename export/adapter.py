@@ -97,7 +97,8 @@ def _pairs(folder: Path) -> dict[str, Pair]:
     pairs: dict[str, Pair] = {}
     try:
         with safe_open(path, framework="pt") as handle:
-            for name in handle.keys():  # noqa: SIM118  a handle is no mapping
+            names = handle.keys()
+            for name in names:
                 module, mark, part = name.removeprefix(PREFIX).partition(".lora_")
                 if not mark or part not in ("A.weight", "B.weight"):
                     raise UserError(

@@ -54,7 +54,8 @@ def stored(folder: Path) -> dict[str, Shape]:
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="pt") as handle:
-                shapes = {n: tuple(handle.get_slice(n).get_shape()) for n in handle.keys()}  # noqa: SIM118  no mapping
+                names = handle.keys()
+                shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in names}
         except Exception as error:
             raise UserError(f"{file} cannot be read: {error}", "save or copy the checkpoint again") from None
         twice = sorted(set(found) & set(shapes))
@@ -105,7 +106,8 @@ def check_finite(folder: Path) -> None:
     """No weight is NaN or infinite; for exporters that would round such a block to something without a word."""
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as handle:
-            for name in handle.keys():  # noqa: SIM118  a handle is no mapping
+            names = handle.keys()
+            for name in names:
                 tensor = handle.get_tensor(name)
                 if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                     raise UserError(

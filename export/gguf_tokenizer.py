@@ -39,7 +39,7 @@ PROBES = (
     "def f(x):\n\tif x >= 10:\n\t\treturn x ** 2  # square\n    else:\n        return {'a': [1, 2]}\n",
     "  two leading spaces,   three inside, trailing   \n\n\n  \t mixed\r\nline ends \u00a0nbsp",
     "Grüße aus Köln, déjà vu, señor, Žluťoučký kůň, Ελληνικά, Русский текст, İstanbul",
-    "中文句子，没有空格。日本語のテキスト 한국어 문장 ไทย हिन्दी العربية עברית",  # noqa: RUF001  full-width signs are the point
+    "中文句子\uff0c没有空格。日本語のテキスト 한국어 문장 ไทย हिन्दी العربية עברית",
     "emoji 😀🎉👩‍👩‍👧 flags 🇩🇪 ½ ² ① ٣٤ Ⅷ math ∑∫√ arrows → ⇒",
     "I'M he'S WE'LL can't 'tis 'twas rock'n'roll O'Neil",
     "1 12 123 1234 12345 3.14159 0x1F 1e-5 -7 +8 50% #1",

@@ -28,7 +28,7 @@ FORMS = (
     "Correct the spelling: the {thing} are recieved at teh adress on {b}/{a}.",
     "Rewrite politely: send me {thing} now, I paid {a}!",
     "Is the word “{thing}” singular or plural?",
-    "请用一句话说明 {thing} 的用途，并写出数字 {a}。",  # noqa: RUF001  full-width signs are the point
+    "请用一句话说明 {thing} 的用途\uff0c并写出数字 {a}。",
     "A patient takes {b} tablets of {a} mg. How many mg is that?",
 )
 FILLINGS = (

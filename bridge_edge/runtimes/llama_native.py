@@ -13,6 +13,7 @@ import ctypes
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bridge_edge.errors import UserError, first_line
 from bridge_edge.runtimes.base import MissingRuntime
@@ -103,9 +104,10 @@ def piece(vocab: ctypes.c_void_p, token: int) -> bytes:
 def fill(batch: native.llama_batch, ids: Sequence[int], first: int, every: bool) -> None:
     """Put tokens at positions `first`... into a native batch; logits for all of them or for the last only."""
     batch.n_tokens = len(ids)
+    positions: Any = batch.pos  # the binding declares one array too many
     for i, token in enumerate(ids):
         batch.token[i] = token
-        batch.pos[i] = first + i  # type: ignore[call-overload]  # the binding declares one array too many
+        positions[i] = first + i
         batch.n_seq_id[i] = 1
         batch.seq_id[i][0] = 0
         batch.logits[i] = every or i == len(ids) - 1

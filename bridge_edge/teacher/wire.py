@@ -86,7 +86,8 @@ class Wire(httpx2.BaseTransport):
                 for start in range(0, len(sent), PIECE_BYTES):  # the timeout is for each piece
                     sock.sendall(sent[start : start + PIECE_BYTES])
             with _named("Read"):
-                reply = http.client.HTTPResponse(_Source(_Bounded(sock, self._most, until)), method=request.method)  # type: ignore[arg-type]
+                source: Any = _Source(_Bounded(sock, self._most, until))  # all of a socket that is used
+                reply = http.client.HTTPResponse(source, method=request.method)
                 reply.begin()
                 body = reply.read()
         except BaseException:  # Ctrl-C too: the rest of the reply would be taken for the next one

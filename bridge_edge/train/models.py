@@ -55,10 +55,10 @@ def load_model(model: str, device: str = "cpu") -> PreTrainedModel:
     """The weights of a model in float32, ready to train; the fast CPU attention is switched on where it fits."""
     where = locate(model)
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, use_safetensors=True)
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, use_safetensors=True)
     except Exception as error:  # the library raises many kinds, of which none is for users
         raise UserError(f"cannot load the model {model!r}: {first_line(error)}", _reach(model)) from error
-    loaded.to(device)  # type: ignore[arg-type]  # the library's decorator hides the signature
+    torch.nn.Module.to(loaded, torch.device(device))  # the library's own `to` hides its signature
     use_fast_attention(loaded)
     return loaded
 
@@ -77,7 +77,9 @@ def attach_lora(model: PreTrainedModel, spec: LoraSpec) -> PreTrainedModel:
     config = LoraConfig(
         r=spec.r, lora_alpha=spec.alpha, lora_dropout=spec.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
-    return get_peft_model(model, config)  # type: ignore[return-value]  # a wrapper, which hands all on to the model
+    wrapped: Any = get_peft_model(model, config)  # a wrapper, which hands all on to the model
+    found: PreTrainedModel = wrapped
+    return found
 
 
 def prepare(path: str, spec: ModelSpec, device: str = "cpu") -> PreTrainedModel:
