@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bridge_edge import chart
 from bridge_edge.benchmarks import harness, report
-from bridge_edge.benchmarks.html import chart
 from bridge_edge.benchmarks.html.facts import Facts
 from bridge_edge.benchmarks.html.method import drawn, percent_point
 from bridge_edge.benchmarks.html.page import Block, Figure, Note, Section, Table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bridge_edge.benchmarks.html import chart
+from bridge_edge import chart
 from bridge_edge.benchmarks.html.facts import MODELS, Facts
 from bridge_edge.benchmarks.html.page import Block, Figure, Note, Section, Table
 from bridge_edge.plan_report import compared, dollars

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bridge_edge import chart
 from bridge_edge.benchmarks import report
-from bridge_edge.benchmarks.html import chart
 from bridge_edge.benchmarks.html.device import EXPORT, artifact_name, export_row
 from bridge_edge.benchmarks.html.facts import MODELS, Facts
 from bridge_edge.benchmarks.html.method import TRAINED, count, drawn, percent_point, progress

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from bridge_edge.benchmarks.html import chart, device, method
+from bridge_edge import chart
+from bridge_edge.benchmarks.html import device, method
 from bridge_edge.benchmarks.html.facts import Facts
 from bridge_edge.benchmarks.html.page import Block, Note, Page, Section, Table, Text
 from bridge_edge.plan_report import clock, dollars

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridge_edge.benchmarks.html import chart, several, single
-from bridge_edge.benchmarks.html.chart import Point, front
+from bridge_edge import chart
+from bridge_edge.benchmarks.html import several, single
 from bridge_edge.benchmarks.html.facts import read_facts
 from bridge_edge.benchmarks.html.page import Page, Section, Table, render
 from bridge_edge.benchmarks.html.projection import principal, selection_map
+from bridge_edge.chart import Point, front
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import paired
 from bridge_edge.reporting import keep_report, write_report

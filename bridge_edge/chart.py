@@ -1,4 +1,5 @@
 """Figures as SVG that takes its colours from the page, so that one drawing serves in the light, the dark and in print.
+`standalone` makes a file of one.
 
 Drawn by matplotlib, which is an extra (`pip install 'bridge-edge[report]'`): a run needs none of it, and without it a
 page says in words and tables what a figure would. Colours are placeholders that become the page's CSS variables; text
@@ -21,6 +22,7 @@ HINT = "pip install 'bridge-edge[report]'"
 INK, LINE = "#010101", "#020202"
 SERIES = tuple(f"#03030{k}" for k in range(6))
 VARIABLES = {INK: "--ink", LINE: "--line", **{colour: f"--c{k}" for k, colour in enumerate(SERIES)}}
+ON_PAPER = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # of a file: apart for the colour-blind
 MARKS, DASHES = ("o", "s", "^", "D", "v", "P"), ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 WIDTH = 5.2  # inches: on a telephone's screen the letters then keep about their size
 MOST_MARKS = 6  # of an axis: more would run into each other
@@ -86,6 +88,14 @@ def themed(svg: str) -> str:
     return svg.strip()
 
 
+def standalone(svg: str) -> str:
+    """A drawing with colours of its own on white, for a file that no page frames."""
+    for k, colour in enumerate(ON_PAPER):
+        svg = svg.replace(f"var(--c{k})", colour)
+    svg = svg.replace("var(--ink)", "#000000").replace("var(--line)", "#dddddd")
+    return svg.replace("<svg ", '<svg style="background: white" ', 1) + "\n"
+
+
 def intervals(name: str, label: str, points: Sequence[Point], mark: tuple[str, float] | None = None) -> str:
     """One line a point, its interval as a whisker; `mark` is a value to compare with, and its name."""
     with _axes(name, 0.9 + 0.32 * len(points)) as (axes, made):
@@ -117,15 +127,32 @@ def trade(name: str, across: str, up: str, points: Sequence[Point]) -> str:
             spread = [[p.value - p.low], [p.high - p.value]]
             axes.errorbar([p.x], [p.value], yerr=spread, fmt=MARKS[k % len(MARKS)], capsize=3,
                           color=SERIES[k % len(SERIES)], label=short(p.label))  # fmt: skip
-        if spreads([p.x for p in points]):
-            axes.set_xscale("log")
-            plain_numbers(axes.xaxis)
-        else:
-            axes.locator_params(axis="x", nbins=MOST_MARKS)
-        axes.set_xlabel(across)
-        axes.set_ylabel(up)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        _frame(axes, across, up, [p.x for p in points])
     return made[0]
+
+
+def series(name: str, across: str, up: str, lines: Mapping[str, Sequence[Point]]) -> str:
+    """One line a series of points, the interval of each as a whisker."""
+    with _axes(name, 3.8) as (axes, made):
+        for k, (label, points) in enumerate(lines.items()):
+            spread = np.array([[p.value - p.low, p.high - p.value] for p in points]).T
+            axes.errorbar([p.x for p in points], [p.value for p in points], yerr=spread, capsize=3,
+                          marker=MARKS[k % len(MARKS)], linestyle=DASHES[k % len(DASHES)],
+                          color=SERIES[k % len(SERIES)], label=short(label))  # fmt: skip
+        _frame(axes, across, up, [p.x for points in lines.values() for p in points])
+    return made[0]
+
+
+def _frame(axes: Any, across: str, up: str, places: Sequence[float]) -> None:
+    """What axes are called, a logarithmic one across where the places lie far apart, and the legend."""
+    if spreads(places):
+        axes.set_xscale("log")
+        plain_numbers(axes.xaxis)
+    else:
+        axes.locator_params(axis="x", nbins=MOST_MARKS)
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
 def curves(name: str, across: str, up: str, lines: Mapping[str, Sequence[Sequence[float]]]) -> str:
