@@ -19,27 +19,18 @@ from bridge_edge.phases import Context
 from bridge_edge.prices import Price
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.teacher.ask import Outcome, ask_all
-from bridge_edge.teacher.base import Reply, Request, digest
+from bridge_edge.teacher.base import Reply, Request
+from tests.teacher.toys import Toy
 
 PRICE, NO_CAPS = Price(1, 2), Caps()
 
 
-class Toy:
-    """A teacher that counts its calls."""
-
-    name, price = "toy", PRICE
+class Asked(Toy):
+    """It answers, and counts its calls."""
 
     def __init__(self) -> None:
+        super().__init__(PRICE)
         self.asked: list[str] = []
-
-    def count_tokens(self, text: str) -> int:
-        return 1
-
-    def prompt_tokens(self, request: Request) -> int:
-        return 10
-
-    def request_hash(self, request: Request) -> str:
-        return digest("toy", "", "toy", request)
 
     def ask(self, request: Request) -> Reply:
         self.asked.append(request.item_id)
@@ -50,7 +41,7 @@ def requests(*numbers: int, sample: int = 0) -> list[Request]:
     return [Request.of(f"item-{i}", f"Is {i} even?", 20, sample=sample) for i in numbers]
 
 
-def run(folder: Path, toy: Toy, wanted: list[Request], cache: AnswerCache | None, caps: Caps = NO_CAPS) -> Outcome:
+def run(folder: Path, toy: Asked, wanted: list[Request], cache: AnswerCache | None, caps: Caps = NO_CAPS) -> Outcome:
     folder.mkdir(exist_ok=True)
     with Ledger(folder / "ledger.sqlite", caps, PRICE) as ledger:
         outcome = ask_all(toy, ledger, wanted, 2, cache=cache)
@@ -64,7 +55,7 @@ def rows(folder: Path) -> list[dict]:
 
 
 def test_another_run_gets_the_answers_for_nothing_and_says_where_from(tmp_path: Path) -> None:
-    toy, folder = Toy(), tmp_path / "home"
+    toy, folder = Asked(), tmp_path / "home"
     first = run(tmp_path / "a", toy, requests(0, 1, 2), AnswerCache(folder, "legal-a"))
     second = run(tmp_path / "b", toy, requests(1, 2, 3), AnswerCache(folder, "legal-b"))
     assert sorted(toy.asked) == ["item-0", "item-1", "item-2", "item-3"]
@@ -80,14 +71,14 @@ def test_another_run_gets_the_answers_for_nothing_and_says_where_from(tmp_path: 
 
 
 def test_another_sample_is_another_request(tmp_path: Path) -> None:
-    toy, cache = Toy(), AnswerCache(tmp_path / "home")
+    toy, cache = Asked(), AnswerCache(tmp_path / "home")
     run(tmp_path / "a", toy, requests(0), cache)
     outcome = run(tmp_path / "b", toy, requests(0, sample=1), cache)
     assert (outcome.from_cache, outcome.asked) == (0, 1)
 
 
 def test_the_cap_on_queries_holds_and_the_first_items_get_it(tmp_path: Path) -> None:
-    toy, cache = Toy(), AnswerCache(tmp_path / "home")
+    toy, cache = Asked(), AnswerCache(tmp_path / "home")
     run(tmp_path / "a", toy, requests(2, 3, 4), cache)
     outcome = run(tmp_path / "b", toy, requests(0, 1, 2, 3, 4), cache, Caps(queries=3))
     assert list(outcome.replies) == ["item-0", "item-1", "item-2"]
@@ -97,7 +88,7 @@ def test_the_cap_on_queries_holds_and_the_first_items_get_it(tmp_path: Path) -> 
 
 
 def test_what_a_killed_run_kept_in_its_ledger_alone_reaches_the_cache(tmp_path: Path) -> None:
-    toy, cache = Toy(), AnswerCache(tmp_path / "home")
+    toy, cache = Asked(), AnswerCache(tmp_path / "home")
     run(tmp_path / "a", toy, requests(0, 1), None)
     run(tmp_path / "a", toy, requests(0, 1), cache)
     outcome = run(tmp_path / "b", toy, requests(0, 1), cache)
@@ -111,7 +102,7 @@ def test_useless_replies_are_not_kept(tmp_path: Path) -> None:
 
 
 def test_a_cache_that_breaks_during_a_run_is_done_without(tmp_path: Path) -> None:
-    toy, cache = Toy(), AnswerCache(tmp_path / "home")
+    toy, cache = Asked(), AnswerCache(tmp_path / "home")
     run(tmp_path / "a", toy, requests(0), cache)
     with sqlite3.connect(cache.path) as other:
         other.execute("DROP TABLE answers")

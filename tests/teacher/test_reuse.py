@@ -6,30 +6,9 @@ from pathlib import Path
 
 from bridge_edge.answer_cache import MARK
 from bridge_edge.budget import Caps, Ledger, Price, Reservation, Usage
-from bridge_edge.teacher.base import Reply, Request, digest
+from bridge_edge.teacher.base import Request
 from bridge_edge.teacher.reuse import take_over
-
-
-class Toy:
-    """A teacher at a price; nothing is asked of it here."""
-
-    name = "toy"
-
-    def __init__(self, price: Price) -> None:
-        self.price = price
-
-    def count_tokens(self, text: str) -> int:
-        return 1
-
-    def prompt_tokens(self, request: Request) -> int:
-        return 10
-
-    def request_hash(self, request: Request) -> str:
-        return digest("toy", "", "toy", request)
-
-    def ask(self, request: Request) -> Reply:
-        raise AssertionError("not asked")
-
+from tests.teacher.toys import Toy
 
 OLD, NEW = Toy(Price(1, 2)), Toy(Price(10, 20))
 REQUESTS = [Request.of(f"item-{i}", f"Is {i} even?", 20) for i in range(6)]
