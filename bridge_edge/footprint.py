@@ -4,7 +4,8 @@ Sizes come from the safetensors on disk, else from the number in a hub name ("0.
 Stages keep their models in float32; training holds weights, gradients and the optimiser's moments. The memory of
 activations is bounded roughly by the recipe's micro-batch, of which small models have one on every core at once, and
 what the allocator holds between stages was measured at the embedded scale, so the figure says "about"; a run's measured
-peak, where there is one of the same recipe and scale, is better and is taken instead. Not covered: GPUs.
+peak, where there is one of the same recipe and scale, is better and is taken instead. With `kd.mix` the TA lies beside
+the student that is tutored. Not covered: GPUs; what the TA's pass without gradients takes beyond its weights.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def memory_needed(recipe: Recipe, measured: Sequence[float] = ()) -> dict[str, A
     """Bytes of memory at the peak, and where the figure comes from."""
     if measured:
         return {"needed": int(max(measured)), "source": "measured in an earlier run"}
-    parts = [_training(spec) for spec in (recipe.ta, recipe.student)]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+    ta, student, held = _training(recipe.ta), _training(recipe.student), size_of(recipe.ta.model)
+    if ta is None or student is None or held is None:
         return {"needed": None, "source": "the size of a model is not known"}
-    return {"needed": BASE + max(known), "source": "estimated from the models' sizes"}
+    beside = 4 * held if recipe.kd.on else 0
+    return {"needed": BASE + max(ta, student + beside), "source": "estimated from the models' sizes"}

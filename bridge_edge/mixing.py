@@ -8,7 +8,7 @@ resumed says the same as one that was not.
 Figures: lambda over the tokens of a sample of the training texts (its last value, where it rises); the mean
 KL(TA || student) a token on the TA's own greedy answers to dev items (teacher-forced) and on the student's (rollout);
 the second less the first is the exposure bias, as the authors' code has it.
-Not covered: TAs behind an API, which show no distribution; the TA's memory in the estimate of `plan`.
+Not covered: TAs behind an API, which show no distribution.
 """
 
 from __future__ import annotations

@@ -126,6 +126,17 @@ def test_sizes_come_from_files_or_names() -> None:
     assert memory_needed(small, [3e9]) == {"needed": 3_000_000_000, "source": "measured in an earlier run"}
 
 
+def test_a_ta_that_mixes_its_labels_in_lies_beside_the_student() -> None:
+    models = ["recipe=legal", "student.model=someone/s-500M", "student.micro_tokens=2048", "ta.model=someone/t-100M"]
+
+    def needed(*words: str) -> int:
+        return int(memory_needed(load_recipe([*models, *words]))["needed"])
+
+    assert needed("kd.mix=entropy") - needed() == 4 * 100_000_000  # in float32, without gradients
+    large = ("ta.model=someone/t-7B",)  # to train it takes more than to hold it
+    assert needed("kd.mix=entropy", *large) == needed(*large)
+
+
 def test_plan_and_outcome_stand_side_by_side(tmp_path: Path) -> None:
     plan = make_plan(load_recipe(list(SMALL)), tmp_path, 2)
     assert comparison(plan) == ""
