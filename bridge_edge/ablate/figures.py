@@ -1,7 +1,7 @@
 """Figures of a grid as SVG files: accuracy against budget, accuracy against cost, each with its 95 % intervals.
 
 Arms whose names differ only by their share of the pool are one line. Not covered: bars, experiments whose arms have no
-share, and a machine without the plotting library (`chart.HINT`), where the tables say the same.
+share, and a machine without the plotting library (`chart.HINT`), which is said in a line: the tables say the same.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from bridge_edge import chart
 from bridge_edge.ablate.grid import percent
+from bridge_edge.progress import say
 
 AXES = {
     "budget": ("share", "share of the pool that the teacher is asked, %"),
@@ -32,10 +33,17 @@ def series_of(arms: Sequence[dict[str, Any]], x: str) -> dict[str, list[chart.Po
 
 def figures(name: str, arms: Sequence[dict[str, Any]]) -> dict[str, str]:
     """SVG texts by file name; none where there is nothing to draw a line through, or nothing to draw it with."""
-    made = {}
-    for end, (key, label) in AXES.items() if chart.available() else ():
+    wanted = {}
+    for end, (key, label) in AXES.items():
         lines = series_of(arms, key)
         if len({point.x for points in lines.values() for point in points}) > 1:
-            drawing = chart.series(f"{name}-{end}", label, "accuracy, % (95 % interval)", lines)
-            made[f"{name}-{end}.svg"] = chart.standalone(drawing)
-    return made
+            wanted[end] = (label, lines)
+    if wanted and not chart.available():
+        say(f"no figures of {name}, since matplotlib is missing here ({chart.HINT}); its table says the same")
+        return {}
+    return {
+        f"{name}-{end}.svg": chart.standalone(
+            chart.series(f"{name}-{end}", label, "accuracy, % (95 % interval)", lines)
+        )
+        for end, (label, lines) in wanted.items()
+    }

@@ -66,9 +66,15 @@ def test_points_stand_where_their_values_are() -> None:
     assert "var(" not in svg  # a file has no page to take colours from
 
 
-def test_without_the_library_there_are_tables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_there_are_tables_and_a_line_that_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(chart, "available", lambda: False)
     assert figures("budgets", ARMS) == {}
+    assert figures("selection", [arm("x, 5 %", 0.05, 0.5)]) == {}  # nothing to draw: nothing to say
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no figures of budgets" in line
+    assert chart.HINT in line
 
 
 def test_one_budget_makes_no_figure() -> None:
