@@ -30,6 +30,7 @@ VERBS = {  # verb -> module of bridge_edge.verbs, and its command there
     "push": "sending:push",
     "sign": "sending:sign",
     "verify": "sending:verify",
+    "pack": "packing:pack",
     "bench": "trying:bench",
     "eval": "trying:evaluate",
     "run": "trying:run",

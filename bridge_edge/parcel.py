@@ -87,6 +87,13 @@ def open_parcel(folder: Path) -> Parcel:
     return Parcel(folder, files, tuple(sorted(name for name in others if name not in kept)))
 
 
+def write_sums(folder: Path) -> None:
+    """SHA256SUMS over every other file, as `sha256sum --check` reads it."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS)
+    lines = [f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}" for p in files]
+    (folder / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def _check_file(folder: Path, name: str, digest: str) -> None:
     path = folder / name
     parts = Path(name).parts

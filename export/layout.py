@@ -18,10 +18,10 @@ from transformers import AutoConfig
 
 from bridge_edge.data.card import Card
 from bridge_edge.export.gguf_tokenizer import adds_bos
-from bridge_edge.run import sha256_file
+from bridge_edge.parcel import write_sums
 from bridge_edge.runtimes.torch_runtime import end_tokens, load_tokenizer
 
-README, MODELFILE, SUMS = "README.md", "Modelfile", "SHA256SUMS"
+README, MODELFILE = "README.md", "Modelfile"
 MARK, SYSTEM_MARK = "@@bridge-edge-prompt@@", "@@bridge-edge-system@@"
 QUOTES = '"""'
 
@@ -32,13 +32,6 @@ def write_layout(folder: Path, source: Path, report: Mapping[str, Any], facts: M
         ollama(folder, source, report["path"])
     (folder / README).write_text(model_card(folder, source, report, facts), encoding="utf-8")
     write_sums(folder)
-
-
-def write_sums(folder: Path) -> None:
-    """SHA256SUMS over every other file, as `sha256sum --check` reads it."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS)
-    lines = [f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}" for p in files]
-    (folder / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def around(tokenizer: Any) -> tuple[str, str] | None:

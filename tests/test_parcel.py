@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge_edge.errors import UserError
-from bridge_edge.export.layout import write_sums
-from bridge_edge.parcel import CheckError, find, open_parcel, sign, verify
+from bridge_edge.parcel import CheckError, find, open_parcel, sign, verify, write_sums
 
 
 def parcel(folder: Path) -> Path:

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from bridge_edge.errors import UserError
-from bridge_edge.export.layout import write_sums
-from bridge_edge.parcel import CheckError
+from bridge_edge.parcel import CheckError, write_sums
 from bridge_edge.push import CHUNK, push, push_text
 from tests.test_cli import call
 from tests.test_parcel import parcel

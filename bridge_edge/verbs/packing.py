@@ -1,0 +1,41 @@
+"""The verbs that bring a student into an app: pack, serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bridge_edge.errors import UserError
+from bridge_edge.verbs.options import emit, json_option, runs_option
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--target", required=True, metavar="NAME", help="What to make: python.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=None, help="Folder of the app.")
+@click.option("--key", type=click.Path(path_type=Path), default=None, help="Public key: check the signature too.")
+@click.option("--serve", "show", is_flag=True, help="Show the app on loopback afterwards, where it is a page.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port of --serve.")
+@runs_option
+@json_option
+def pack(
+    model: str | None,
+    target: str,
+    out: Path | None,
+    key: Path | None,
+    show: bool,
+    port: int,
+    runs_dir: Path,
+    as_json: bool,
+) -> None:
+    """Make an offline app of an export (default: the latest run's); an app that is there stays as the last version."""
+    from bridge_edge.pack import PackOptions, open_artifact, pack_text, pack_to, target_module
+
+    serve = getattr(target_module(target), "serve", None)
+    if show and serve is None:
+        raise UserError(f"--serve: an app of the target {target!r} is no page", "leave --serve out")
+    told = pack_to(target, open_artifact(model, runs_dir, key), out, PackOptions(key))
+    emit(as_json, {k: v for k, v in told.items() if k != "lines"}, pack_text(told))
+    if show and serve is not None:
+        serve(Path(told["folder"]), port)
