@@ -38,7 +38,8 @@ class Work:
 
     Every wording of the rule begins with what is asked for: a small model that may begin in many ways takes the most
     frequent one over all kinds, and then goes on as that kind would. `score` says that the compared numbers are points,
-    of which no multiple will do.
+    of which no multiple will do. `also` holds other pairs that are compared alike, where a formula can be turned round
+    (a margin of 40 % is a cost of 60 %): another teacher may have gone that way.
     """
 
     rules: tuple[str, ...]
@@ -49,6 +50,7 @@ class Work:
     ask: str
     limit: str
     score: bool = False
+    also: tuple[tuple[Fraction | int, Fraction | int], ...] = ()
 
     @property
     def truth(self) -> bool:
@@ -135,6 +137,7 @@ def _fault(rationale: str, work: Work, sample: Sample) -> str:
     """The first fault of a rationale; "" if there is none."""
     stated = claims(rationale)
     known = {Fraction(value) for value in (10, 100, 1000)}  # percentages and units
+    known.add(Fraction(sample.facts.get("percent", 0), 10))  # 20 % of a figure: twice its tenth
     known |= {abs(Fraction(work.left)), abs(Fraction(work.right)), *_numbers(sample.facts)}
     known |= numbers(" ".join((sample.prompt, *work.rules, *work.steps, work.limit)))
     for claim in stated:
@@ -153,20 +156,22 @@ def _fault(rationale: str, work: Work, sample: Sample) -> str:
 
 
 def _decides(claim: Claim, work: Work, rounded: bool) -> bool:
-    """Whether a true comparison is the one that answers the question, up to its order and a common factor."""
+    """Whether a true comparison is one that answers the question, up to its order and a common factor."""
     if work.score:  # in that order only: 2 points against 3 are not 3 against 2
         return (claim.left, claim.right) == (work.left, work.right)
-    for a, b in ((claim.left, claim.right), (claim.right, claim.left)):
-        if (a, b) == (work.left, work.right):
-            return True
-        same_side = (a > b) == (work.left > work.right) and (a < b) == (work.left < work.right)
-        if not same_side or min(a, b, work.left, work.right) <= 0:
-            continue
-        factor = (a * Fraction(work.right)) / (b * Fraction(work.left))
-        # A quotient may have been rounded on its way; one percent allows three significant digits.
-        if factor == 1 or (rounded and abs(factor - 1) <= Fraction(1, 100)):
-            return True
-    return False
+    sides = ((claim.left, claim.right), (claim.right, claim.left))
+    return any(_same(*stated, *meant, rounded) for stated in sides for meant in ((work.left, work.right), *work.also))
+
+
+def _same(a: Fraction, b: Fraction, left: Fraction | int, right: Fraction | int, rounded: bool) -> bool:
+    """Whether a stands to b as left to right. A quotient may have been rounded on its way; one percent allows three
+    significant digits."""
+    if (a, b) == (left, right):
+        return True
+    if (a > b) != (left > right) or (a < b) != (left < right) or min(a, b, left, right) <= 0:
+        return False
+    factor = (a * Fraction(right)) / (b * Fraction(left))
+    return factor == 1 or (rounded and abs(factor - 1) <= Fraction(1, 100))
 
 
 def _numbers(facts: Any) -> set[Fraction]:

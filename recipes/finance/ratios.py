@@ -19,15 +19,25 @@ from bridge_edge.recipes.finance.statement import fill, look_up, pose, years
 
 GROWING = ("Revenue", "Cost of sales", "Net income", "Operating expenses")
 DAYS = {"Receivables": "Revenue", "Inventory": "Cost of sales", "Payables": "Cost of sales"}
-PERIODS = {30: 12, 40: 9, 45: 8, 60: 6, 72: 5, 90: 4, 120: 3}  # limit in days: how many such periods make 360 days
+PERIODS = {30: 12, 45: 8, 60: 6, 90: 4}  # usual terms in days: how many of them make 360 days
 
 
 def _ask(rng: random.Random, asked: str) -> str:
     return rng.choice(ASKED[asked])
 
 
+def _rules(name: str, limit: str, left: str, right: str) -> tuple[str, ...]:
+    """What is asked for and what will be compared: the plan comes before the figures, so that each is used at once.
+
+    Every compared number also stands close before the comparison, which says "more" before it says more than what.
+    """
+    return tuple(f"{name} of {limit}: {how}." for how in (
+        f"{left} against {right}", f"compare {left} with {right}", f"set {left} beside {right}",
+    ))  # fmt: skip
+
+
 def _steps(given: str, *sums: str) -> tuple[str, ...]:
-    return (" ".join((given, *(part for part in sums if part))),)
+    return (" ".join((given, *sums)),)
 
 
 def draw_growth(rng: random.Random, truth: bool) -> tuple[str, Facts]:
@@ -47,18 +57,17 @@ def draw_growth(rng: random.Random, truth: bool) -> tuple[str, Facts]:
 
 
 def work_growth(f: Facts) -> Work:
-    old, new, tenth = f["old"], f["new"], f["percent"] // 10
-    rise, fell = new - old, new <= old  # where it did not rise, nothing needs to be computed
+    old, new, grown, limit = f["old"], f["new"], 10 + f["percent"] // 10, f"{f['percent']}%"
     given = look_up(f, (f["row"], f["year"]), (f["row"], f["year"] - 1))
-    sums = () if fell else (f"{new} - {old} = {rise}.", product(rise, 10), product(old, tenth))
     return Work(
-        rules=("Growth.", "Growth = rise / old.", "Growth: compare the new with the old."),
-        steps=_steps(given, *sums),
-        left=new if fell else rise * 10,
-        right=old if fell else old * tenth,
+        rules=_rules("Growth", limit, "new * 10", f"old * {grown}"),
+        steps=_steps(given, product(new, 10), product(old, grown)),
+        left=new * 10,
+        right=old * grown,
+        also=((new, old),) if new <= old else (((new - old) * 100, old * f["percent"]),),
         subject="growth",
         ask=f["ask"],
-        limit=f"{f['percent']}%",
+        limit=limit,
     )
 
 
@@ -76,17 +85,17 @@ def draw_gross(rng: random.Random, truth: bool) -> tuple[str, Facts]:
 
 
 def work_gross(f: Facts) -> Work:
-    revenue, cost, tenth = f["revenue"], f["cost"], f["percent"] // 10
-    profit = revenue - cost
+    revenue, cost, rest, limit = f["revenue"], f["cost"], 10 - f["percent"] // 10, f"{f['percent']}%"
     given = look_up(f, ("Revenue", f["year"]), ("Cost of sales", f["year"]))
     return Work(
-        rules=("Gross margin.", "Gross margin = (revenue - cost) / revenue.", "Gross profit = revenue - cost."),
-        steps=_steps(given, f"{revenue} - {cost} = {profit}.", product(profit, 10), product(revenue, tenth)),
-        left=profit * 10,
-        right=revenue * tenth,
+        rules=_rules("Gross margin", limit, f"revenue * {rest}", "cost * 10"),
+        steps=_steps(given, product(revenue, rest), product(cost, 10)),
+        left=revenue * rest,
+        right=cost * 10,
+        also=(((revenue - cost) * 100, revenue * f["percent"]),),
         subject="the margin",
         ask=f["ask"],
-        limit=f"{f['percent']}%",
+        limit=limit,
     )
 
 
@@ -112,7 +121,7 @@ def work_operating(f: Facts) -> Work:
     revenue, ebit, percent = f["revenue"], f["ebit"], f["percent"]
     given = look_up(f, ("EBIT", f["year"]), ("Revenue", f["year"]))
     return Work(
-        rules=("EBIT margin.", "EBIT margin = EBIT / revenue.", f"EBIT * 100 against revenue * {percent}."),
+        rules=_rules("EBIT margin", f"{percent}%", "EBIT * 100", f"revenue * {percent}"),
         steps=_steps(given, product(ebit, 100), product(revenue, percent)),
         left=ebit * 100,
         right=revenue * percent,
@@ -137,21 +146,16 @@ def draw_cagr(rng: random.Random, truth: bool) -> tuple[str, Facts]:
 
 
 def work_cagr(f: Facts) -> Work:
-    start, end, growth = f["start"], f["end"], 10 + f["percent"] // 10
-    square = growth * growth
+    start, end, grown, limit = f["start"], f["end"], 10 + f["percent"] // 10, f"{f['percent']}%"
     given = look_up(f, (f["row"], f["year"]), (f["row"], f["year"] + 2))
     return Work(
-        rules=(
-            "CAGR.",
-            f"CAGR, two years at {f['percent']}%: end * 100 against start * {square}.",
-            "CAGR: square the growth of a year.",
-        ),
-        steps=_steps(given, f"{growth} * {growth} = {square}.", product(end, 100), product(square, start)),
+        rules=_rules("CAGR", limit, "end * 100", f"start * {grown} * {grown}"),
+        steps=_steps(given, product(start, grown), product(start * grown, grown), product(end, 100)),
         left=end * 100,
-        right=start * square,
+        right=start * grown * grown,
         subject="the CAGR",
         ask=f["ask"],
-        limit=f"{f['percent']}%",
+        limit=limit,
     )
 
 
@@ -172,8 +176,8 @@ def work_cover(f: Facts) -> Work:
     ebit, interest, limit = f["ebit"], f["interest"], f["limit"]
     given = look_up(f, ("EBIT", f["year"]), ("Interest", f["year"]))
     return Work(
-        rules=("Cover.", "Cover = EBIT / interest.", f"Cover: EBIT against interest * {limit}."),
-        steps=_steps(given, product(interest, limit)),
+        rules=_rules("Cover", str(limit), "EBIT", f"interest * {limit}"),
+        steps=_steps(given, product(interest, limit), f"EBIT {ebit}."),
         left=ebit,
         right=interest * limit,
         subject="the cover",
@@ -198,20 +202,17 @@ def draw_days(rng: random.Random, truth: bool) -> tuple[str, Facts]:
 
 
 def work_days(f: Facts) -> Work:
-    amount, base, periods = f["amount"], f["base"], PERIODS[f["limit"]]
-    given = look_up(f, (f["row"], f["year"]), (DAYS[f["row"]], f["year"]))
+    amount, base, limit, periods = f["amount"], f["base"], f["limit"], PERIODS[f["limit"]]
+    row, beneath = f["row"], DAYS[f["row"]]
+    given = look_up(f, (row, f["year"]), (beneath, f["year"]))
     return Work(
-        rules=(
-            "Days.",
-            f"Days = {f['row'].lower()} * 360 / {DAYS[f['row']].lower()}.",
-            "Days: take the part of the year.",
-        ),
-        steps=_steps(given, f"{periods} * {f['limit']} = 360.", product(amount, periods)),
+        rules=_rules("Days", f"{limit}, {limit} * {periods} = 360", f"{row.lower()} * {periods}", beneath.lower()),
+        steps=_steps(given, product(amount, periods), f"{beneath} {base}."),
         left=amount * periods,
         right=base,
         subject="the number of days",
         ask=f["ask"],
-        limit=str(f["limit"]),
+        limit=str(limit),
     )
 
 
@@ -228,28 +229,14 @@ def draw_current(rng: random.Random, truth: bool) -> tuple[str, Facts]:
     return pose(rng, span, rows, question, facts)
 
 
-def _halved(value: int, base: int, halves: int) -> tuple[int, int, tuple[str, ...]]:
-    """Both sides of value against base * halves / 2, doubled only where the limit is not whole, and the sums."""
-    if halves == 2:
-        return value, base, ()
-    if halves % 2:
-        return value * 2, base * halves, (product(value, 2), product(base, halves))
-    return value, base * halves // 2, (product(base, halves // 2),)
-
-
 def work_current(f: Facts) -> Work:
-    left, right, sums = _halved(f["assets"], f["liabilities"], f["halves"])
-    limit = show(Fraction(f["halves"], 2))
+    assets, liabilities, halves, limit = f["assets"], f["liabilities"], f["halves"], show(Fraction(f["halves"], 2))
     given = look_up(f, ("Current assets", f["year"]), ("Current liabilities", f["year"]))
     return Work(
-        rules=(
-            "Current ratio.",
-            "Current ratio = assets / liabilities.",
-            f"Current assets against liabilities * {limit}.",
-        ),
-        steps=_steps(given, *sums),
-        left=left,
-        right=right,
+        rules=_rules("Current ratio", limit, "assets * 2", f"liabilities * {halves}"),
+        steps=_steps(given, product(assets, 2), product(liabilities, halves)),
+        left=assets * 2,
+        right=liabilities * halves,
         subject="the ratio",
         ask=f["ask"],
         limit=limit,
@@ -271,17 +258,17 @@ def draw_debt(rng: random.Random, truth: bool) -> tuple[str, Facts]:
 
 
 def work_debt(f: Facts) -> Work:
-    debt = f["short"] + f["long"]
-    left, right, sums = _halved(debt, f["equity"], f["halves"])
+    debt, equity, halves, limit = f["short"] + f["long"], f["equity"], f["halves"], show(Fraction(f["halves"], 2))
     given = look_up(f, *((name, f["year"]) for name in ("Equity", "Short-term debt", "Long-term debt")))
+    total = f"Debt {f['short']} + {f['long']} = {debt}."
     return Work(
-        rules=("Debt to equity.", "Debt = short-term + long-term.", "Debt to equity = debt / equity."),
-        steps=_steps(given, f"Debt {f['short']} + {f['long']} = {debt}.", *sums),
-        left=left,
-        right=right,
+        rules=_rules("Debt to equity", limit, "debt * 2", f"equity * {halves}"),
+        steps=_steps(given, total, product(debt, 2), product(equity, halves)),
+        left=debt * 2,
+        right=equity * halves,
         subject="the ratio",
         ask=f["ask"],
-        limit=show(Fraction(f["halves"], 2)),
+        limit=limit,
     )
 
 

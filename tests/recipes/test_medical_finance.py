@@ -194,6 +194,30 @@ def test_a_rationale_by_division_is_accepted_and_a_sloppy_one_is_not() -> None:
     assert "88" in invented.problem
 
 
+PROFIT = "90 - 63 = 27. 27 * 10 = 270. "
+
+
+@pytest.mark.parametrize(
+    ("facts", "steps", "answer", "decides"),
+    [
+        ({"old": 60, "new": 81}, "81 - 60 = 21. 21 * 10 = 210. 60 * 2 = 120. 210 is more than 120.", "Yes", True),
+        ({"old": 60, "new": 81}, "81 / 60 = 1.35. 1.35 is more than 1.2.", "Yes", True),
+        ({"old": 60, "new": 81}, "81 is more than 60.", "Yes", False),
+        ({"old": 75, "new": 60}, "60 is less than 75.", "No", True),
+        ({"revenue": 90, "cost": 63}, PROFIT + "90 * 2 = 180. 270 is more than 180.", "Yes", True),
+        ({"revenue": 90, "cost": 63}, "90 is more than 63.", "Yes", False),
+    ],
+)
+def test_another_way_to_compare_is_accepted_where_it_decides(
+    facts: dict[str, int], steps: str, answer: str, decides: bool
+) -> None:
+    kind = "growth" if "old" in facts else "gross_margin"
+    rows = [[name, [facts.get("old", 9), 9]] for name in ("Revenue", "Cost of sales")]
+    told = {"row": "Revenue", "year": 2020, "percent": 20, "ask": "above", "years": [2019, 2020], "rows": rows}
+    check = FINANCE.check(Sample("?", kind=kind, facts=told | facts), steps, answer)
+    assert (check.answer, check.steps) == (True, decides), check.problem
+
+
 @pytest.mark.parametrize(
     ("facts", "score"),
     [
