@@ -1,7 +1,8 @@
 """The TA's distribution in the student's tutoring (`kd.*`): checks before the run, the losses, the figures after it.
 
-What: `check_shared` refuses a TA and a student that do not mean the same tokens, before any money is spent; `teaching`
-loads the TA and makes the losses of train/hybrid.py; `figures` says what they came to.
+What: `check_shared` refuses a TA and a student that do not mean the same tokens, before any money is spent;
+`losses_for` makes the losses, with the TA in memory (train/hybrid.py) or from disk (train/signals.py); `figures` says
+what they came to.
 Why figures after the training and not from within: they are measured on a fixed sample, so a training that was
 resumed says the same as one that was not.
 
@@ -14,8 +15,9 @@ Not covered: TAs behind an API, which show no distribution.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,12 +28,17 @@ from bridge_edge.data.encode import prompt_ids
 from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError, first_line
 from bridge_edge.generate.engine import generate
+from bridge_edge.memory import release
 from bridge_edge.recipe import Recipe
 from bridge_edge.train.batches import ANSWER, PROMPT, Encoded, bucket, collate
 from bridge_edge.train.hybrid import Mix, Taught, hybrid_losses
-from bridge_edge.train.losses import supervised_states
+from bridge_edge.train.loop import Plan
+from bridge_edge.train.losses import TokenLosses, supervised_states
 from bridge_edge.train.models import load_model, load_tokenizer, locate, same_tokenizer
+from bridge_edge.train.signals import Keeper, Kept
 
+KEPT = "signals"  # the folder of what is kept of the TA, until the student is trained
+MakeLosses = Callable[[Sequence[Encoded], Plan], TokenLosses]
 PROBE = 100  # texts that the figures are measured on, and dev items
 BINS = 10  # of lambda's histogram
 FRAMED = ("A question?", "Two\nlines, 1 + 1 = 2.")
@@ -68,19 +75,42 @@ def vocabulary(model: str) -> int:
 
 
 def mix_of(recipe: Recipe) -> Mix:
-    return Mix(kind=recipe.kd.mix, **recipe.kd.model_dump(exclude={"mix"}))
+    return Mix(kind=recipe.kd.mix, **recipe.kd.model_dump(exclude={"mix", "top_k"}))
 
 
-def teaching(recipe: Recipe, folder: str, device: str) -> Taught | None:
-    """The losses that `kd.*` asks for, with the TA of `folder` in memory; None where the method is off."""
-    return Taught(load_model(folder, device), mix_of(recipe), recipe.seed) if recipe.kd.on else None
+def teaching(recipe: Recipe, folder: str, device: str) -> Taught:
+    """The losses that `kd.*` asks for, with the TA of `folder` in memory."""
+    return Taught(load_model(folder, device), mix_of(recipe), recipe.seed)
+
+
+def losses_for(recipe: Recipe, ta: str, student: str, out: Path, device: str) -> MakeLosses | None:
+    """What makes the token losses of `kd.*` once the examples are known; None where the method is off. With `kd.top_k`
+    the TA writes what is needed of it to `out` and is let go."""
+    if not recipe.kd.on:
+        return None
+    if not recipe.kd.kept:
+        return lambda examples, plan: teaching(recipe, ta, device)
+
+    def kept(examples: Sequence[Encoded], plan: Plan) -> TokenLosses:
+        mix, vocab = mix_of(recipe), shared_rows(ta, student)
+        Keeper(load_model(ta, device).eval(), mix, recipe.kd.top_k or 1, vocab, plan).keep(examples, out / KEPT)
+        release()  # what the TA took is the student's now
+        return Kept(out / KEPT, mix, vocab)
+
+    return kept
+
+
+def shared_rows(ta: str, student: str) -> int:
+    """Rows that both vocabularies have."""
+    return min(vocabulary(ta), vocabulary(student))
 
 
 def figures(
-    taught: Taught, student: str, examples: Sequence[Encoded], dev: Sequence[Sample], recipe: Recipe
+    recipe: Recipe, ta: str, student: str, examples: Sequence[Encoded], dev: Sequence[Sample], device: str
 ) -> dict[str, Any]:
-    """What the mixture came to for the student of this folder."""
-    model, tokenizer = load_model(student, str(taught.ta.device)).eval(), load_tokenizer(student)
+    """What the mixture came to for the TA and the student of these folders."""
+    taught = teaching(recipe, ta, device)
+    model, tokenizer = load_model(student, device).eval(), load_tokenizer(student)
     chosen = random.Random(recipe.seed).sample(list(examples), min(PROBE, len(examples)))
     prompts = prompt_ids(tokenizer, [s.prompt for s in dev[:PROBE]])
     kl = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -91,6 +92,7 @@ def fit(
     examples: list[Encoded],
     label: str,
     suffix: str = "",
+    taught_by: mixing.MakeLosses | None = None,
     **changes: Any,
 ) -> Metrics:
     """Train the model at `source` on `examples` and save it, with tokenizer and card, to `out`."""
@@ -102,6 +104,8 @@ def fit(
     if rows is not examples:
         ordered = len(examples) + round(spec.rehearsal * len(examples)) if plan.ordered else 0
         plan = replace(plan, epochs=1, ordered=ordered)
+    if taught_by:
+        plan = replace(plan, losses=taught_by(rows, plan))
     with track(label, 1.0) as advance:
         done = train(model, rows, plan, tokenizer.pad_token_id, advance, out / "checkpoint.pt")
     save_model(model, tokenizer, out, make_card(ctx.recipe, suffix))
@@ -223,11 +227,12 @@ def tutor(ctx: Context, out: Path) -> Metrics:
         examples = short_first(examples)
     ordered = 0 if spec.order == SHUFFLED else len(examples)
     suffix = student_suffix(recipe)
-    taught_by = mixing.teaching(recipe, str(ctx.folder("apprentice")), ctx.device)
-    changes = {"losses": taught_by} if taught_by else {}
-    metrics = fit(ctx, out, source, recipe.student, examples, "tutoring", suffix, ordered=ordered, **changes)
-    if taught_by:
-        metrics["kd"] = mixing.figures(taught_by, str(out), examples, ctx.samples("data", "dev"), recipe)
+    ta = str(ctx.folder("apprentice"))
+    taught_by = mixing.losses_for(recipe, ta, source, out, ctx.device)
+    metrics = fit(ctx, out, source, recipe.student, examples, "tutoring", suffix, taught_by, ordered=ordered)
+    shutil.rmtree(out / mixing.KEPT, ignore_errors=True)
+    if recipe.kd.on:
+        metrics["kd"] = mixing.figures(recipe, ta, str(out), examples, ctx.samples("data", "dev"), ctx.device)
     if learnt := [b for b in recipe.reasoning.budgets if any(names(s.prompt, b) for s in budgeted)]:
         make_card(recipe, suffix, learnt).save(out)
         metrics["budgeted"] = len(budgeted)

@@ -25,13 +25,15 @@ from bridge_edge.data.samples import Sample, read_jsonl
 from bridge_edge.estimate import Tokens, money, percentile, stopping_cap, tokens_of
 from bridge_edge.footprint import disk_needed, memory_needed
 from bridge_edge.host import memory_available
-from bridge_edge.mixing import check_shared
+from bridge_edge.mixing import check_shared, shared_rows
+from bridge_edge.phases import LONGEST_GENERAL
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.rounds import OFTEN
 from bridge_edge.run import Run, all_runs, run_path, write_atomic
 from bridge_edge.selection import budget_queries, items_to_ask
 from bridge_edge.stages import KEY, find_equal, needed_for, stage_key
+from bridge_edge.train.signals import token_bytes
 
 FILE = "plan.json"
 ASSUMED_RATE, ASSUMED_START_S = 60.0, 1.0  # tokens a second and time to first token of an API, where nothing is known
@@ -100,6 +102,7 @@ def make_plan(recipe: Recipe, runs_dir: Path, concurrency: int) -> dict[str, Any
     times = {s.name: seconds if s.name == "teach" else s.seconds for s in todo}
     times |= {s.name: 0.0 for s in todo if s.name.startswith("teach-")}  # of an earlier round: in the whole already
     parts = [t for t in times.values() if t is not None]
+    to_write = {s.name for s in todo if s.action != "finished"}
     where = next(p for p in [runs_dir.resolve(), *runs_dir.resolve().parents] if p.exists())
     return {
         "run": str(run.path),
@@ -117,8 +120,8 @@ def make_plan(recipe: Recipe, runs_dir: Path, concurrency: int) -> dict[str, Any
         "seconds": {"teacher": seconds, "stages": times, "known": round(sum(parts), 1)},
         "unknown_seconds": [name for name, value in times.items() if value is None],
         "expected": recipe.expected,
-        "disk": {"needed": _disk(recipe, len(pool), {s.name for s in todo if s.action != "finished"}),
-                 "free": shutil.disk_usage(where).free},
+        "disk": {"needed": _disk(recipe, len(pool), to_write), "free": shutil.disk_usage(where).free},
+        "signals": _signals(recipe, len(pool), to_write),
         "memory": {**memory_needed(recipe, _peaks(recipe, others)), "free": memory_available()},
         "stages": [vars(step) for step in todo],
     }  # fmt: skip
@@ -148,7 +151,16 @@ def _disk(recipe: Recipe, pool: int, names: set[str]) -> int | None:
     rounds = range(1, recipe.select.rounds)
     parts = [names, *({kind for kind in OFTEN if f"{kind}-{k}" in names} for k in rounds)]
     needed = [disk_needed(recipe, pool, part) for part in parts]
-    return None if None in needed else sum(n or 0 for n in needed)
+    return None if None in needed else sum(n or 0 for n in (*needed, _signals(recipe, pool, names)))
+
+
+def _signals(recipe: Recipe, pool: int, names: set[str]) -> int | None:
+    """Bytes that `kd.top_k` keeps while the student is tutored, each completion being as long as it may be."""
+    if not recipe.kd.top_k or not recipe.kd.kept or "tutor" not in names:
+        return None
+    general = recipe.student.rehearsal * max(1, round(recipe.student.epochs)) * LONGEST_GENERAL
+    tokens = pool * (recipe.task.max_new_tokens + 1 + general)
+    return round(tokens * token_bytes(recipe.kd.top_k, shared_rows(recipe.ta.model, recipe.student.model)))
 
 
 def _paid(run: Run) -> dict[str, Any]:

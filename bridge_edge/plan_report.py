@@ -56,6 +56,8 @@ def plan_text(plan: dict[str, Any]) -> str:
         ("Disk", f"{size(disk['needed'])} to write, {size(disk['free'])} free"),
         ("Memory", f"about {size(memory['needed'])} ({memory['source']}), {size(memory['free'])} free"),
     ]
+    if plan.get("signals"):
+        rows.append(("Signals", f"{size(plan['signals'])} at most, of the disk, while the student learns (kd.top_k)"))
     stages = [
         (s["title"], ACTIONS[s["action"]] + (f" {s['source']}" if s["source"] else ""), clock(_time_of(plan, s)))
         for s in plan["stages"]

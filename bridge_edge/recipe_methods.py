@@ -36,6 +36,9 @@ class KdSpec(Spec):
     alpha: float = Field(0.05, ge=0, description="risk: weight of the squared residual")
     skew: float = Field(0.1, ge=0, le=1, description="divergence skew: the TA's share of the mixture")
     ab: tuple[float, float] = Field((0.2, 0.7), description="divergence alpha-beta: alpha and beta")
+    top_k: int | None = Field(
+        None, ge=1, description="keep the TA's k most probable tokens on disk, not the TA in memory (train/signals.py)"
+    )
 
     @field_validator("ab")
     @classmethod
@@ -50,9 +53,20 @@ class KdSpec(Spec):
             raise ValueError(f"mix=risk knows no label={self.label}; its residual is of the data's tokens")
         return self
 
+    @model_validator(mode="after")
+    def _known_kept(self) -> KdSpec:
+        if self.kept and self.divergence == "alpha-beta":
+            raise ValueError("divergence=alpha-beta has no bound on what top_k leaves out; leave top_k out")
+        return self
+
     @property
     def on(self) -> bool:
         return self.mix != "none"
+
+    @property
+    def kept(self) -> bool:
+        """Whether the TA's distributions are kept on disk: never where the mixture asks for none."""
+        return self.top_k is not None and self.on and (self.mix not in ("hard", "risk") or self.label != "dataset")
 
     def meant(self) -> dict[str, Any]:
         """The values that shape the student; none where the method is off."""
@@ -63,6 +77,8 @@ class KdSpec(Spec):
             names.add("label")
         if self.mix not in ("hard", "risk"):
             names |= {"divergence", *DIVERGENCE_READS.get(self.divergence, ())}
+        if self.kept:
+            names.add("top_k")
         return self.model_dump(mode="json", include=names)
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from bridge_edge import mixing, phases
 from bridge_edge.data.samples import Sample, write_jsonl
 from bridge_edge.distill import distill
 from bridge_edge.errors import UserError
 from bridge_edge.mixing import PROBE, Mix, answers, mix_of, readings, teaching
 from bridge_edge.phases import Context, tutor
 from bridge_edge.plan import plan
+from bridge_edge.plan_report import plan_text
 from bridge_edge.recipe import settings
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.stages import STAGES, stage_key
@@ -72,7 +75,6 @@ def test_figures_are_those_of_the_obvious_way(place: Path, tmp_path: Path) -> No
     _, metrics = tutored(place, tmp_path / "out", "kd.mix=entropy")
     found, recipe = metrics["kd"], load_recipe([*SMALL, "kd.mix=entropy"])
     taught = teaching(recipe, str(place / "apprentice"), "cpu")
-    assert taught is not None
     model, tokenizer = load_model(str(tmp_path / "out")).eval(), load_tokenizer(str(tmp_path / "out"))
     prompts = [list(range(5, 9)), list(range(20, 23))]
     rows = answers(model, prompts, tokenizer, recipe)
@@ -92,6 +94,44 @@ def test_figures_are_those_of_the_obvious_way(place: Path, tmp_path: Path) -> No
     assert found["texts"] < PROBE
 
 
+def test_kept_on_disk_the_assistant_teaches_the_same_and_is_gone_while_the_student_learns(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[Any]] = []
+    load, train = mixing.load_model, phases.train
+
+    def loaded(*words: str) -> Any:
+        model = load(*words)
+        held.append(weakref.ref(model))
+        return model
+
+    def alone(*words: Any) -> Any:
+        assert len(held) == 1
+        assert held[0]() is None
+        assert list((tmp_path / "kept" / mixing.KEPT).glob("*.safetensors"))
+        return train(*words)
+
+    _, metrics = tutored(place, tmp_path / "live", "kd.mix=confidence")
+    monkeypatch.setattr(mixing, "load_model", loaded)
+    monkeypatch.setattr(phases, "train", alone)
+    _, found = tutored(place, tmp_path / "kept", "kd.mix=confidence", "kd.top_k=384")
+    assert found["loss"] == pytest.approx(metrics["loss"], rel=0.01)
+    assert found["kd"]["teacher_forced_kl"] == pytest.approx(metrics["kd"]["teacher_forced_kl"], rel=0.05)
+    assert found["kd"]["top_k"] == 384
+    assert not (tmp_path / "kept" / mixing.KEPT).exists()
+
+
+def test_plan_says_what_the_kept_distributions_take(place: Path, tmp_path: Path) -> None:
+    words = ["recipe=legal", f"ta.model={place / 'apprentice'}", f"student.model={place / 'align'}", "data.pool=60"]
+    words += ["kd.mix=static", "task.max_new_tokens=8"]
+    without = plan(words, tmp_path / "runs", 1)
+    found = plan([*words, "kd.top_k=10"], tmp_path / "runs", 1)
+    assert without["signals"] is None
+    assert found["signals"] == 60 * 9 * (10 * 4 + 12)
+    assert found["disk"]["needed"] - without["disk"]["needed"] == found["signals"]
+    assert "Signals    28 kB at most" in plan_text(found)
+
+
 def test_a_key_sees_the_mixture_and_the_assistant_only_where_they_matter() -> None:
     def key(stage: str, *words: str, **outputs: str) -> str:
         chosen = next(s for s in STAGES if s.name == stage)
@@ -102,7 +142,8 @@ def test_a_key_sees_the_mixture_and_the_assistant_only_where_they_matter() -> No
     assert key("tutor", "kd.mix=static") != key("tutor", "kd.mix=static", apprentice="other")
     assert key("tutor", "kd.mix=static") != key("tutor", "kd.mix=static", "kd.share=0.9")
     assert key("tutor", "kd.mix=static") == key("tutor", "kd.mix=static", "kd.gamma=0.9", "kd.skew=0.5")
-    assert key("tutor", "kd.mix=risk") == key("tutor", "kd.mix=risk", "kd.divergence=js")
+    assert key("tutor", "kd.mix=risk") == key("tutor", "kd.mix=risk", "kd.divergence=js", "kd.top_k=8")
+    assert key("tutor", "kd.mix=static") != key("tutor", "kd.mix=static", "kd.top_k=8")
     others = [stage.name for stage in STAGES if stage.name != "tutor"]
     assert [key(name, "kd.mix=soft") for name in others] == [key(name) for name in others]
     assert "kd" not in settings(load_recipe(["recipe=legal"]))
@@ -120,6 +161,7 @@ def test_the_recipes_values_are_the_mixtures() -> None:
         (("kd.divergence=kl",), r"kd\.divergence"),
         (("kd.share=1.5",), r"kd\.share"),
         (("kd.ab=[0.5, -0.5]",), r"kd\.ab.*no divergence"),
+        (("kd.mix=soft", "kd.divergence=alpha-beta", "kd.top_k=8"), "no bound on what top_k leaves out"),
         (("kd.mix=risk", "kd.label=argmax"), "mix=risk knows no label=argmax"),
         (("kd.mix=soft", "tutor.format=multitask"), "needs tutor.format=rationale_answer"),
         (("kd.mix=soft", "shared_tokenizer=false"), "set shared_tokenizer=true"),

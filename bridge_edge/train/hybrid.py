@@ -177,7 +177,7 @@ def hybrid_losses(
         drawn = None if chances is None else chances[piece]
         return token_losses(student.head(own), other, student.labels[piece], mix, progress, drawn)
 
-    found = [_again(part, piece, student.hidden[piece]) for piece in chunks(student, size)]
+    found = in_chunks(part, student, size)
     return torch.cat([loss for loss, _ in found]), torch.cat([share.detach() for _, share in found])
 
 
@@ -188,15 +188,18 @@ def risk_losses(student: States, mix: Mix, size: int | None = None) -> torch.Ten
         logits = student.head(own)
         return logits.gather(-1, student.labels[piece][:, None])[:, 0], logits.logsumexp(-1)
 
-    found = [_again(part, piece, student.hidden[piece]) for piece in chunks(student, size)]
+    found = in_chunks(part, student, size)
     chosen, values = (torch.cat(parts) for parts in zip(*found, strict=True))
     return values - chosen + risk_penalty(chosen, values, student.rows, mix)
 
 
-def _again(part: Chunk, piece: slice, own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A chunk whose inside is not kept but computed again for its gradient; nothing in it is random."""
-    loss, other = checkpoint(part, piece, own, use_reentrant=False, preserve_rng_state=False)
-    return loss, other
+def in_chunks(part: Chunk, student: States, size: int | None) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """`part` of each chunk, whose inside is not kept but computed again for its gradient; nothing in it is random."""
+    found = []
+    for piece in chunks(student, size):
+        loss, other = checkpoint(part, piece, student.hidden[piece], use_reentrant=False, preserve_rng_state=False)
+        found.append((loss, other))
+    return found
 
 
 class Taught:
