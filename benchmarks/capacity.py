@@ -116,7 +116,7 @@ def _gguf(path: Path) -> Shape:
 def _onnx(path: Path) -> Shape:
     import onnx
 
-    from bridge_edge.runtimes.onnx_check import read_config
+    from bridge_edge.runtimes.onnx_config import read_config
 
     model = read_config(path)["model"]
     decoder = model["decoder"]

@@ -167,3 +167,11 @@ def verify(folder: Path, key: Path | None) -> Parcel:
         verifier = verifying.Config().set_hashing_config(config)
         verifier.use_elliptic_key_verifier(public_key=key).verify(folder, folder / SIGNATURE)
     return parcel
+
+
+def check_beside(model: Path, key: Path | None = None) -> None:
+    """Check the sums that lie in the folder of a model, if any, and with a public key the signature: before it is
+    loaded, from whatever place it was copied to."""
+    folder = model if model.is_dir() else model.parent
+    if key is not None or (folder / SUMS).is_file():
+        verify(folder, key)

@@ -32,7 +32,8 @@ from bridge_edge.export.onnx_graph import check_graph, move
 from bridge_edge.export.onnx_kquant import small_parts
 from bridge_edge.export.onnx_types import TYPES, builder_words, model_file
 from bridge_edge.export.wish import Blocks
-from bridge_edge.runtimes.onnx_check import CONFIG, check_external, read_config
+from bridge_edge.runtimes.onnx_check import check_external
+from bridge_edge.runtimes.onnx_config import CONFIG, read_config
 from bridge_edge.runtimes.torch_runtime import end_tokens, load_tokenizer
 
 BUILT = "model.onnx"  # the builder's name for it

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
 from bridge_edge.errors import UserError
+from bridge_edge.runtimes.ggml_types import TYPES, BlockType
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 MAX_TENSORS, MAX_KEYS, MAX_NAME, MAX_DIMS, MAX_DEPTH = 100_000, 65_536, 65_535, 4, 2
@@ -115,26 +114,24 @@ class _Reader:
         return self.value(inner, depth + 1)[0]
 
 
-def _tensor(reader: _Reader) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:
+def _tensor(reader: _Reader) -> tuple[str, tuple[int, ...], BlockType, int]:
     name, dims = reader.text(MAX_NAME), reader.number("<I")
     if not 1 <= dims <= MAX_DIMS:
         raise reader.bad(f"tensor {name!r} has {dims} dimensions")
     shape = tuple(reader.number("<Q") for _ in range(dims))
     kind, offset = reader.number("<I"), reader.number("<Q")
-    try:
-        return name, shape, GGMLQuantizationType(kind), offset
-    except ValueError:
-        raise reader.bad(f"tensor {name!r} has the unknown type {kind}") from None
+    if kind not in TYPES:
+        raise reader.bad(f"tensor {name!r} has the unknown type {kind}")
+    return name, shape, TYPES[kind], offset
 
 
-def _sized(reader: _Reader, raw: tuple[str, tuple[int, ...], GGMLQuantizationType, int], room: int) -> TensorInfo:
+def _sized(reader: _Reader, raw: tuple[str, tuple[int, ...], BlockType, int], room: int) -> TensorInfo:
     """The tensor with its byte size, which must lie inside the `room` bytes of the data section."""
     name, shape, kind, offset = raw
-    block, width = GGML_QUANT_SIZES[kind]
     elements = math.prod(shape)
-    if elements <= 0 or elements > 1 << 40 or shape[0] % block:
+    if elements <= 0 or elements > 1 << 40 or shape[0] % kind.weights:
         raise reader.bad(f"tensor {name!r} of type {kind.name} has the shape {list(shape)}")
-    count = elements // block * width
+    count = elements // kind.weights * kind.bytes
     if offset > room or count > room - offset:
         raise reader.bad(f"tensor {name!r} lies outside the file, which is probably cut short")
     return TensorInfo(name, shape, kind.name, offset, count)

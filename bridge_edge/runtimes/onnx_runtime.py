@@ -1,100 +1,24 @@
 """A student as an ONNX folder, run by onnxruntime-genai on the CPU.
 
 The tokenizer is the folder's own, through transformers. What the folder names must be plain files inside it:
-`onnx_check` refuses anything else before native code opens it. Prompts are run one after another, because the runtime
-derives the attention mask of a padded batch from the padding id, which may be a real token.
+`onnx_check` refuses anything else before native code opens it.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnxruntime_genai as og
-
-from bridge_edge.data.card import Card
-from bridge_edge.errors import UserError, first_line
-from bridge_edge.runtimes.onnx_check import check_external, read_config
+from bridge_edge.runtimes.genai import GenAI
+from bridge_edge.runtimes.onnx_check import check_external
+from bridge_edge.runtimes.onnx_config import read_config
 from bridge_edge.runtimes.torch_runtime import HubText, load_tokenizer
 
 
-class ONNXRuntime(HubText):
+class ONNXRuntime(HubText, GenAI):
     """See `bridge_edge.runtimes.base.Runtime`."""
 
-    name = "onnx"
-
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        self.path = path
-        self.card = Card.load(path)
-        model = read_config(path)["model"]
-        check_external(path, model["decoder"]["filename"])
-        eos = model["eos_token_id"]
-        self.eos_ids = frozenset(eos if isinstance(eos, list) else [eos])
-        self.vocab_size, self.context_length = int(model["vocab_size"]), int(model["context_length"])
-        self.threads = threads or max(1, (os.cpu_count() or 2) // 2)
+        config = read_config(path)
+        check_external(path, config["model"]["decoder"]["filename"])
         self.tokenizer = load_tokenizer(path)
-        og.disable_telemetry_events()
-        options = {"intra_op_num_threads": self.threads, "inter_op_num_threads": 1}
-        try:
-            config = og.Config(str(path))
-            config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
-            self._model: Any = og.Model(config)
-        except Exception as error:
-            raise UserError(f"onnxruntime-genai cannot load {path}: {error}", "export the model again") from None
-
-    def _generator(self, ids: Sequence[int], new: int) -> Any:
-        """A greedy generator with `ids` prefilled; the cache is sized for this call, not for the model's limit."""
-        if self._model is None:
-            raise UserError(f"{self.path} was closed", "load it again")
-        bad = [i for i in ids if not 0 <= i < self.vocab_size]
-        if bad:
-            raise UserError(f"token id {bad[0]} is outside the vocabulary of {self.vocab_size}", "encode the text anew")
-        if len(ids) > self.context_length:
-            raise UserError(
-                f"the prompt has {len(ids)} tokens; the model's context is {self.context_length}", "shorten it"
-            )
-        params = og.GeneratorParams(self._model)
-        length = min(len(ids) + new, self.context_length)
-        params.set_search_options(
-            max_length=length, min_length=0, do_sample=False, num_beams=1, repetition_penalty=1.0, batch_size=1
-        )
-        try:
-            generator = og.Generator(self._model, params)
-            generator.append_tokens(np.array([list(ids)], dtype=np.int32))
-        except RuntimeError as error:
-            raise UserError(
-                f"onnxruntime cannot run {self.path}: {first_line(error)}", "export the model again"
-            ) from None
-        return generator
-
-    def logits(self, ids: Sequence[int]) -> np.ndarray:
-        if not ids:
-            return np.zeros((0, self.vocab_size), dtype=np.float32)
-        out = np.asarray(self._generator(ids, 1).get_output("logits"), dtype=np.float32)
-        return out.reshape(-1, self.vocab_size)[-len(ids) :]  # (T, V)
-
-    def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
-        if not ids:
-            raise UserError("cannot generate from an empty prompt", "give at least one token")
-        room = min(max_new_tokens, self.context_length - len(ids))
-        if room <= 0:
-            return
-        generator = self._generator(ids, room)
-        for _ in range(room):
-            if generator.is_done():
-                return
-            generator.generate_next_token()
-            token = int(generator.get_next_tokens()[0])
-            if token in self.eos_ids:
-                return
-            yield token
-
-    def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-        return [self.decode(list(self.stream(self.chat(p), max_new_tokens))) for p in prompts]
-
-    def close(self) -> None:
-        self._model = None
+        GenAI.__init__(self, path, config, threads)

@@ -4,9 +4,11 @@ import struct
 from pathlib import Path
 
 import pytest
+from gguf import GGML_QUANT_SIZES
 
 from bridge_edge.errors import UserError
 from bridge_edge.export.gguf_writer import write_gguf
+from bridge_edge.runtimes.ggml_types import TYPES
 from bridge_edge.runtimes.gguf_header import read_header
 from bridge_edge.runtimes.load import load_runtime
 from tests import tiny
@@ -38,6 +40,10 @@ def test_a_good_header_is_read(good: bytes, tmp_path: Path) -> None:
     assert table["token_embd.weight"].type == "F16"
     assert table["blk.0.attn_q.bias"].type == "F32"
     assert 16 < header.bits_per_weight < 17
+
+
+def test_the_table_of_types_is_that_of_the_package_gguf() -> None:
+    assert {int(kind): (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()} == TYPES
 
 
 DAMAGE = {

@@ -1,0 +1,76 @@
+"""The library call: the same reply from every format, bounds that hold, changed files refused."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import bridge_edge
+from bridge_edge import Student
+from bridge_edge.data.card import Card
+from bridge_edge.errors import UserError
+from bridge_edge.parcel import CheckError, write_sums
+from bridge_edge.runtimes.load import load_runtime
+from bridge_edge.student import Writing
+from tests import tiny
+from tests.rule_runtime import RuleRuntime
+
+
+@pytest.mark.parametrize("name", ["torch", "m.gguf", "onnx"])
+def test_every_format_answers_as_its_runtime_decodes(name: str, formats: Path) -> None:
+    runtime = load_runtime(formats / name, 1)
+    with Student.load(formats / name, 1) as student:
+        for question in tiny.PROMPTS:
+            reply = student.answer(question, max_new_tokens=12)
+            ids = list(runtime.stream(runtime.chat(question), 12))
+            assert (reply.text, reply.tokens) == (runtime.decode(ids), len(ids))
+            assert reply.complete == (len(ids) < 12)
+            assert reply.prompt_tokens == len(runtime.chat(question))
+            thoughtful = student.answer(question, think=5)
+            assert thoughtful.thought is not None
+            assert thoughtful.thought <= 5
+            assert (thoughtful.answer is not None) <= ("Answer:" in thoughtful.text)
+
+
+def test_a_reply_is_taken_apart_and_framed_by_the_card(tmp_path: Path) -> None:
+    card = Card("toy", "Q: {text} Yes or no?", ("yes", "no"), 20)
+    runtime = RuleRuntime(tmp_path, card)
+    reply = Student(runtime).answer("Is it 7?")
+    assert (reply.answer, reply.rationale, reply.complete) == ("yes", "", True)
+    assert runtime.seen == [runtime.chat("Q: Is it 7? Yes or no?")]
+    assert 0 < reply.ttft_s <= reply.seconds
+    cut = Student(runtime).answer("Is it 7?", max_new_tokens=4)
+    assert (cut.text, cut.answer, cut.tokens, cut.complete) == ("Answ", None, 4, False)
+
+
+def test_a_character_waits_for_all_its_bytes(tmp_path: Path) -> None:
+    class Euro(RuleRuntime):
+        def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
+            yield from "1 €!".encode()
+
+    writing = Writing(Euro(tmp_path), [1])
+    assert list(writing) == ["1", " ", "€", "!"]
+    assert writing.text == "1 €!"
+
+
+def test_changed_files_are_refused_before_they_are_loaded(tmp_path: Path) -> None:
+    folder = tiny.checkpoint(tmp_path / "student")
+    write_sums(folder)
+    Student.load(folder, 1).close()
+    with pytest.raises(UserError, match=r"none\.pub|model_signing"):  # the second without the extra sign
+        Student.load(folder, 1, key=tmp_path / "none.pub")
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    with pytest.raises(CheckError, match="SHA-256"):
+        Student.load(folder, 1)
+
+
+def test_the_package_stays_cheap_to_import() -> None:
+    code = "import sys, bridge_edge; print(sorted(m for m in sys.modules if m.startswith('bridge_edge')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['bridge_edge']"
+    with pytest.raises(AttributeError, match="Studnet"):
+        _ = bridge_edge.Studnet
