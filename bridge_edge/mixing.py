@@ -1,8 +1,8 @@
 """The TA's distribution in the student's tutoring (`kd.*`): checks before the run, the losses, the figures after it.
 
 What: `check_shared` refuses a TA and a student that do not mean the same tokens, before any money is spent;
-`losses_for` makes the losses, with the TA in memory (train/hybrid.py) or from disk (train/signals.py); `figures` says
-what they came to.
+`losses_for` makes the losses, with the TA in memory (train/hybrid.py), on the student's own texts (rollouts.py) or from
+disk (train/signals.py); `figures` says what they came to.
 Why figures after the training and not from within: they are measured on a fixed sample, so a training that was
 resumed says the same as one that was not.
 
@@ -30,6 +30,7 @@ from bridge_edge.errors import UserError, first_line
 from bridge_edge.generate.engine import generate
 from bridge_edge.memory import release
 from bridge_edge.recipe import Recipe
+from bridge_edge.rollouts import OnPolicy, Rollouts
 from bridge_edge.train.batches import ANSWER, PROMPT, Encoded, bucket, collate
 from bridge_edge.train.hybrid import Mix, Taught, hybrid_losses
 from bridge_edge.train.loop import Plan
@@ -75,7 +76,7 @@ def vocabulary(model: str) -> int:
 
 
 def mix_of(recipe: Recipe) -> Mix:
-    return Mix(kind=recipe.kd.mix, **recipe.kd.model_dump(exclude={"mix", "top_k"}))
+    return Mix(kind=recipe.kd.mix, **recipe.kd.model_dump(exclude={"mix", "top_k", "on_policy"}))
 
 
 def teaching(recipe: Recipe, folder: str, device: str) -> Taught:
@@ -88,6 +89,9 @@ def losses_for(recipe: Recipe, ta: str, student: str, out: Path, device: str) ->
     the TA writes what is needed of it to `out` and is let go."""
     if not recipe.kd.on:
         return None
+    if recipe.kd.on_policy:
+        rollouts = rollouts_of(recipe, student)
+        return lambda examples, plan: OnPolicy(teaching(recipe, ta, device), rollouts, recipe.kd.on_policy)
     if not recipe.kd.kept:
         return lambda examples, plan: teaching(recipe, ta, device)
 
@@ -98,6 +102,11 @@ def losses_for(recipe: Recipe, ta: str, student: str, out: Path, device: str) ->
         return Kept(out / KEPT, mix, vocab)
 
     return kept
+
+
+def rollouts_of(recipe: Recipe, student: str) -> Rollouts:
+    spec, bound = recipe.student, recipe.task.max_new_tokens
+    return Rollouts.of(load_tokenizer(student), bound, recipe.annotate.batch_rows, spec.precision, recipe.seed)
 
 
 def shared_rows(ta: str, student: str) -> int:

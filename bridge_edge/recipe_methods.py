@@ -39,6 +39,9 @@ class KdSpec(Spec):
     top_k: int | None = Field(
         None, ge=1, description="keep the TA's k most probable tokens on disk, not the TA in memory (train/signals.py)"
     )
+    on_policy: float = Field(
+        0.0, ge=0, le=1, description="soft: share of the batches that the student writes itself (GKD); 1: all of them"
+    )
 
     @field_validator("ab")
     @classmethod
@@ -51,6 +54,15 @@ class KdSpec(Spec):
     def _known_risk(self) -> KdSpec:
         if self.mix == "risk" and self.label != "dataset":
             raise ValueError(f"mix=risk knows no label={self.label}; its residual is of the data's tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _known_own(self) -> KdSpec:
+        if self.on and self.on_policy and (self.mix != "soft" or self.top_k):
+            raise ValueError(
+                f"on_policy={self.on_policy:g} needs mix=soft and no top_k: a text that the student writes has no hard "
+                "label, and the TA has to be there to read it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -77,8 +89,7 @@ class KdSpec(Spec):
             names.add("label")
         if self.mix not in ("hard", "risk"):
             names |= {"divergence", *DIVERGENCE_READS.get(self.divergence, ())}
-        if self.kept:
-            names.add("top_k")
+        names |= {name for name, meant in (("top_k", self.kept), ("on_policy", self.on_policy)) if meant}
         return self.model_dump(mode="json", include=names)
 
 

@@ -71,6 +71,16 @@ def test_soft_labels_bring_the_student_nearer_to_the_assistant(place: Path, tmp_
     assert kl["soft"]["teacher_forced_kl"] < kl["hard"]["teacher_forced_kl"]
 
 
+def test_a_student_that_is_taught_on_its_own_texts_is_nearer_to_the_assistant_there(
+    place: Path, tmp_path: Path
+) -> None:
+    words = ("student.epochs=12", "kd.divergence=reverse")
+    others = tutored(place, tmp_path / "hard", "kd.mix=hard", "student.epochs=12")[1]["kd"]
+    own = tutored(place, tmp_path / "own", "kd.mix=soft", "kd.on_policy=1", *words)[1]["kd"]
+    assert own["rollout_kl"] < others["rollout_kl"]
+    assert own["on_policy"] == 1
+
+
 def test_figures_are_those_of_the_obvious_way(place: Path, tmp_path: Path) -> None:
     _, metrics = tutored(place, tmp_path / "out", "kd.mix=entropy")
     found, recipe = metrics["kd"], load_recipe([*SMALL, "kd.mix=entropy"])
@@ -144,6 +154,7 @@ def test_a_key_sees_the_mixture_and_the_assistant_only_where_they_matter() -> No
     assert key("tutor", "kd.mix=static") == key("tutor", "kd.mix=static", "kd.gamma=0.9", "kd.skew=0.5")
     assert key("tutor", "kd.mix=risk") == key("tutor", "kd.mix=risk", "kd.divergence=js", "kd.top_k=8")
     assert key("tutor", "kd.mix=static") != key("tutor", "kd.mix=static", "kd.top_k=8")
+    assert key("tutor", "kd.mix=soft") != key("tutor", "kd.mix=soft", "kd.on_policy=0.5")
     others = [stage.name for stage in STAGES if stage.name != "tutor"]
     assert [key(name, "kd.mix=soft") for name in others] == [key(name) for name in others]
     assert "kd" not in settings(load_recipe(["recipe=legal"]))
@@ -162,6 +173,8 @@ def test_the_recipes_values_are_the_mixtures() -> None:
         (("kd.share=1.5",), r"kd\.share"),
         (("kd.ab=[0.5, -0.5]",), r"kd\.ab.*no divergence"),
         (("kd.mix=soft", "kd.divergence=alpha-beta", "kd.top_k=8"), "no bound on what top_k leaves out"),
+        (("kd.mix=static", "kd.on_policy=1"), "on_policy=1 needs mix=soft and no top_k"),
+        (("kd.mix=soft", "kd.on_policy=0.5", "kd.top_k=8"), "on_policy=0.5 needs mix=soft and no top_k"),
         (("kd.mix=risk", "kd.label=argmax"), "mix=risk knows no label=argmax"),
         (("kd.mix=soft", "tutor.format=multitask"), "needs tutor.format=rationale_answer"),
         (("kd.mix=soft", "shared_tokenizer=false"), "set shared_tokenizer=true"),

@@ -234,12 +234,18 @@ MIXTURES = {
 
 
 def mixed_labels(recipe: Recipe) -> Experiment:
+    """Hard labels only are the assistant's texts that survive the filters; sequence-level takes them as they come."""
     hard, soft = Arm("hard labels only", ("kd.mix=hard",)), Arm("soft labels only", ("kd.mix=soft",))
+    texts = Arm("sequence-level", ("kd.mix=hard", *UNFILTERED))
+    gkd = Arm("GKD", ("kd.mix=soft", "kd.divergence=js", "kd.on_policy=0.5"))
+    own = Arm("on-policy, reverse KL", ("kd.mix=soft", "kd.divergence=reverse", "kd.on_policy=1"))
     arms = [Arm(name, (f"kd.mix={name.partition(',')[0]}", *words)) for name, words in MIXTURES.items()]
-    claims = tuple(Claim(f"{arm.name}: better than {alone.name}", arm.name, alone.name)
-                   for arm in arms for alone in (hard, soft))  # fmt: skip
-    question = "Do hard and soft labels mixed per token make a better student than either alone?"
-    return Experiment("labels", question, (hard, soft, *arms), claims)
+    claims = [Claim(f"{arm.name}: better than {alone.name}", arm.name, alone.name)
+              for arm in arms for alone in (hard, soft)]  # fmt: skip
+    claims += [Claim(f"{arm.name}: at least equal to {dear.name}", arm.name, dear.name, equal=True)
+               for arm in arms for dear in (gkd, own)]  # fmt: skip
+    question = "Do hard and soft labels mixed per token make a better student than either alone, or than its own texts?"
+    return Experiment("labels", question, (hard, soft, texts, gkd, own, *arms), tuple(claims))
 
 
 EXPERIMENTS: dict[str, tuple[Callable[[Recipe], Experiment], str]] = {
@@ -252,7 +258,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[Recipe], Experiment], str]] = {
     "ta": (assistants, "the assistant, one as small as the student, and none"),
     "shift": (shift, "a warm-up on half the kinds of items"),
     "rounds": (rounds, "the budget in 1, 2 and 4 rounds"),
-    "labels": (mixed_labels, "hard labels, the assistant's distribution, and mixtures per token (kd.mix)"),
+    "labels": (mixed_labels, "hard labels, the assistant's distribution, mixtures per token (kd.mix), on-policy"),
 }
 FIRST = ("budget-vs-random", "alignment", "direct-vs-bridge")
 """The paper's three first experiments, run where none is named."""

@@ -13,6 +13,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -45,6 +46,13 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         return Batch(self.ids.to(device), self.segments.to(device), self.tokens)
+
+
+def key_of(ids: np.ndarray, segments: np.ndarray) -> bytes:
+    """What an example is found by: its tokens and codes, without padding."""
+    end = int(np.flatnonzero(segments)[-1]) + 1 if segments.any() else 0
+    row = ids[:end].astype(np.int32).tobytes() + segments[:end].astype(np.int8).tobytes()
+    return blake2b(row, digest_size=16).digest()
 
 
 def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:

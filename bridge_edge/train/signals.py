@@ -21,7 +21,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from transformers import PreTrainedModel
 from bridge_edge.errors import UserError, first_line
 from bridge_edge.parallel import Map, side_by_side
 from bridge_edge.progress import track
-from bridge_edge.train.batches import Batch, Encoded, bucket, collate
+from bridge_edge.train.batches import Batch, Encoded, bucket, collate, key_of
 from bridge_edge.train.hybrid import Mix, chunks, divergence, hard_labels, in_chunks, soft_share
 from bridge_edge.train.loop import Plan, use_bf16
 from bridge_edge.train.losses import States, supervised_states
@@ -90,13 +89,6 @@ def kept_losses(
         return share * divergence(coarse(logs, ids), teacher, mix) + (1 - share) * hard, share
 
     return torch.cat([losses for losses, _ in in_chunks(part, student, size)])
-
-
-def key_of(ids: np.ndarray, segments: np.ndarray) -> bytes:
-    """What an example is found by: its tokens and codes, without padding."""
-    end = int(np.flatnonzero(segments)[-1]) + 1 if segments.any() else 0
-    row = ids[:end].astype(np.int32).tobytes() + segments[:end].astype(np.int8).tobytes()
-    return blake2b(row, digest_size=16).digest()
 
 
 @dataclass(frozen=True)
