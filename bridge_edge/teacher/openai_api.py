@@ -34,7 +34,7 @@ MESSAGE_TOKENS = 16  # role names and separators
 STORED_CHARS = 1_000_000
 # What the client would tell every server about this machine, and its libraries' logs of whatever headers come back.
 UNSAID = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
-LOGS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
+LOGS = ("openai", "httpx2", "urllib3")
 CONTROLLED = {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "n", "stream"}
 
 
@@ -131,7 +131,7 @@ class OpenAITeacher:
         )
         self._chat = f"{endpoint.base_url.rstrip('/')}/chat/completions"
         for name in LOGS:  # a server may send the key back in a header
-            logging.getLogger(name).setLevel(logging.WARNING)
+            logging.getLogger(name).setLevel(logging.ERROR)
         if endpoint.limit_field != "max_completion_tokens":  # another company's server need not know the user's account
             self._client.organization = self._client.project = None
 

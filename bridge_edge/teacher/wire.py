@@ -1,39 +1,38 @@
-"""The way of one request to an endpoint and back, beneath the official client: HTTP/1.1 over kept connections.
+"""The way of one request to an endpoint and back, beneath the official client: urllib3 in the place of its transport.
 
 The client's usual transport takes as much processor time as everything above it together, and waits for a reply without
-end as long as a byte comes now and then. This one speaks the little HTTP that a chat completion needs, reads each reply
-whole, and bounds it in time and size, headers included. The client above knows no difference: errors are its
-library's own, so that what was surely never sent can be told from what may have been billed.
+end as long as a byte comes now and then. Here each reply is read whole, bounded in time and size, headers included.
+Connections, TLS and the proxies that the environment names are urllib3's. The client above knows no difference: errors
+are its library's own, so that what was surely never sent can be told from what may have been billed.
 
-Where the environment names a proxy, the library's own transport is used instead, since it knows proxies.
-
-Not covered: HTTP/2, streaming; the bounds behind a proxy.
+Not covered: HTTP/2, streaming, SOCKS proxies.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
-import select
 import socket
-import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx2  # what the official client is built on
 import openai
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from bridge_edge.errors import UserError
 
 DRIP = 10  # a reply that comes in pieces may take so many times the timeout in all
-MOST_BYTES = 16 << 20  # of a reply with its headers
-PIECE_BYTES = 1 << 20  # of what is sent
-PACKED_BYTES = 64 << 10  # of a compressed one, since it may unfold a thousandfold
+MOST_BYTES = 16 << 20  # of a reply
+PIECE_BYTES = 1 << 20  # of what is sent or read at once
+PACKED_BYTES = 64 << 10  # of a compressed reply, since it may unfold a thousandfold
 IDLE_S = 5.0  # servers close connections that lie idle for longer
+CONNECTIONS = 1024  # that are kept at the most
 
 
 class TooMuch(httpx2.ReadError):
@@ -41,10 +40,10 @@ class TooMuch(httpx2.ReadError):
 
 
 class _Bounded(io.RawIOBase):
-    """The bytes of one reply: so many at most, and none after a point in time."""
+    """The bytes of one reply, none after a point in time; it stands for a socket where `http.client` reads from one."""
 
-    def __init__(self, sock: socket.socket, most: int, until: float) -> None:
-        self._sock, self._left, self._until = sock, most, until
+    def __init__(self, sock: socket.socket, until: float) -> None:
+        self._raw, self._until = sock.makefile("rb", buffering=0), until  # lives on where the socket's owner closes it
 
     def readable(self) -> bool:
         return True
@@ -52,111 +51,142 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         if time.monotonic() > self._until:
             raise TimeoutError
-        count = self._sock.recv_into(buffer)
-        self._left -= count
-        if self._left < 0:
-            raise TooMuch("the reply is too long")
-        return count
-
-
-class _Source:
-    """What `http.client` asks of a socket in order to read a response from it."""
-
-    def __init__(self, raw: _Bounded) -> None:
-        self._raw = raw
+        return self._raw.readinto(buffer) or 0
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self._raw)
+        return io.BufferedReader(self)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Reply(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, method: str | None = None) -> None:
+        source: Any = _Bounded(sock, time.monotonic() + DRIP * (sock.gettimeout() or 0.0))
+        super().__init__(source, method=method)
+
+
+class _Unsent(NewConnectionError):
+    """No connection was made, so nothing was sent on it."""
+
+    def __init__(self, connection: HTTPConnection, error: Exception) -> None:
+        super().__init__(connection, type(error).__name__)
+        self.slow = isinstance(error, TimeoutError) or type(error) is ConnectTimeoutError
+
+
+class _Connection(HTTPConnection):
+    """One that bounds its replies in time, is not used again after some idle seconds, and says when it was none."""
+
+    response_class = _Reply
+    _fresh_until = 0.0
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except Exception as error:  # of DNS, TCP, TLS or a proxy; later ones may look the same and be billed
+            raise _Unsent(self, error) from error
+
+    @property
+    def is_connected(self) -> bool:
+        return time.monotonic() < self._fresh_until and super().is_connected
+
+    def getresponse(self) -> Any:  # urllib3 and the class that it extends name different types
+        self._fresh_until = time.monotonic() + IDLE_S
+        return super().getresponse()
+
+
+class _SecureConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
 
 
 class Wire(httpx2.BaseTransport):
     """Connections to one address; a call takes one that is free or opens another. Safe for threads."""
 
-    def __init__(self, timeout_s: float, most_bytes: int = MOST_BYTES) -> None:
-        self._timeout_s, self._most = timeout_s, most_bytes
-        self._free: list[tuple[socket.socket, float]] = []  # with the time until which each may be used again
-        self._context: ssl.SSLContext | None = None
+    def __init__(self, base_url: str, timeout_s: float, most_bytes: int = MOST_BYTES) -> None:
+        options: dict[str, Any] = {"maxsize": CONNECTIONS, "timeout": timeout_s, "retries": False}
+        if urlsplit(base_url).scheme == "https":
+            options["ssl_context"] = httpx2.create_ssl_context()
+        manager = _proxy_manager(base_url, options) or urllib3.PoolManager(**options)
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        self._pool = manager.connection_from_url(base_url)
+        self._whole_url = self._pool.proxy is not None and self._pool.scheme == "http"  # is what proxies are asked for
+        self._most = most_bytes
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        until = time.monotonic() + DRIP * self._timeout_s
-        sent = memoryview(_head(request) + request.read())
-        sock = self._take() or self._connect(request.url)
+        body = request.read()
         try:
-            with _named("Write"):
-                for start in range(0, len(sent), PIECE_BYTES):  # the timeout is for each piece
-                    sock.sendall(sent[start : start + PIECE_BYTES])
-            with _named("Read"):
-                source: Any = _Source(_Bounded(sock, self._most, until))  # all of a socket that is used
-                reply = http.client.HTTPResponse(source, method=request.method)
-                reply.begin()
-                body = reply.read()
-        except BaseException:  # Ctrl-C too: the rest of the reply would be taken for the next one
-            sock.close()
-            raise
-        if reply.will_close:
-            sock.close()
-        else:
-            self._free.append((sock, time.monotonic() + IDLE_S))
-        headers = reply.getheaders()
-        if reply.getheader("content-encoding") and len(body) > PACKED_BYTES:
+            reply = self._pool.urlopen(
+                request.method,
+                str(request.url) if self._whole_url else request.url.raw_path.decode("ascii"),
+                _pieces(body) if len(body) > PIECE_BYTES else body,
+                {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw},
+                redirect=False,
+                assert_same_host=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            content = self._read(reply)
+        except (HTTPError, OSError, ValueError, http.client.HTTPException) as error:
+            raise _named(error) from error
+        if reply.headers.get("content-encoding") and len(content) > PACKED_BYTES:
             raise TooMuch("the compressed reply is too long")
-        with _named("Read"):
-            return httpx2.Response(reply.status, headers=headers, content=body)
+        return httpx2.Response(reply.status, headers=list(reply.headers.items()), content=content)
+
+    def _read(self, reply: urllib3.BaseHTTPResponse) -> bytes:
+        content = bytearray()
+        try:
+            while piece := reply.read(PIECE_BYTES):
+                content += piece
+                if len(content) > self._most:
+                    raise TooMuch("the reply is too long")
+        except BaseException:  # Ctrl-C too: the rest of the reply would be taken for the next one
+            reply.close()
+            raise
+        return bytes(content)
 
     def close(self) -> None:
-        while self._free:
-            self._free.pop()[0].close()
+        self._pool.close()
 
-    def _take(self) -> socket.socket | None:
-        """A connection that the server has not closed: one that can be read has ended, or says what nobody asked."""
-        while self._free:
-            try:
-                sock, until = self._free.pop()
-            except IndexError:  # another thread was quicker
-                return None
-            if time.monotonic() < until and not _readable(sock):
-                return sock
-            sock.close()
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    """The timeout is for each piece that is sent."""
+    for start in range(0, len(body), PIECE_BYTES):
+        yield body[start : start + PIECE_BYTES]
+
+
+def _named(error: Exception) -> httpx2.HTTPError:
+    """What went wrong as the error of the client's library for it.
+
+    A `ProxyError` of urllib3 tells nothing by itself: it is also what becomes of a connection through a proxy that is
+    reset after the request was sent.
+    """
+    error = getattr(error, "original_error", error)
+    if isinstance(error, _Unsent):
+        return (httpx2.ConnectTimeout if error.slow else httpx2.ConnectError)("no connection")
+    if isinstance(error, (ReadTimeoutError, TimeoutError)) or any(isinstance(e, TimeoutError) for e in error.args):
+        return httpx2.ReadTimeout("timed out")
+    return httpx2.ReadError(type(error).__name__)
+
+
+def _proxy_manager(base_url: str, options: dict[str, Any]) -> urllib3.ProxyManager | None:
+    """By the environment; None where it names no proxy for this address."""
+    url, proxies = urlsplit(base_url), getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(url.netloc):
         return None
-
-    def _connect(self, url: httpx2.URL) -> socket.socket:
-        secure = url.scheme == "https"
-        with _named("Connect"):
-            sock = socket.create_connection((url.host, url.port or (443 if secure else 80)), self._timeout_s)
-            try:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if secure:
-                    self._context = self._context or httpx2.create_ssl_context()
-                    sock = self._context.wrap_socket(sock, server_hostname=url.host)
-            except BaseException:
-                sock.close()
-                raise
-        return sock
-
-
-def _readable(sock: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _head(request: httpx2.Request) -> bytes:
-    lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
-    lines += [b"%s: %s" % header for header in request.headers.raw]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-@contextmanager
-def _named(phase: str) -> Iterator[None]:
-    """What goes wrong in a phase ("Connect", "Write", "Read") as the library's own error for it."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise getattr(httpx2, f"{phase}Timeout")("timed out") from error
-    except httpx2.HTTPError:
-        raise
-    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a size or a status that is none
-        raise getattr(httpx2, f"{phase}Error")(type(error).__name__) from error
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    user, _, password = (urlsplit(proxy).netloc.rpartition("@")[0]).partition(":")
+    headers = urllib3.make_headers(proxy_basic_auth=f"{unquote(user)}:{unquote(password)}") if user else None
+    return urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
 
 
 class _Client(openai.DefaultHttpxClient):
@@ -178,16 +208,9 @@ def http_client(base_url: str, timeout_s: float, most_bytes: int = MOST_BYTES) -
     """What the official client sends its requests with: no redirects, so that a key stays where the user sent it."""
     options: dict[str, Any] = {"timeout": timeout_s, "follow_redirects": False}
     try:
-        if _by_proxy(base_url):
-            return openai.DefaultHttpxClient(**options)
-        return _Client(**options, transport=Wire(timeout_s, most_bytes))
+        return _Client(**options, transport=Wire(base_url, timeout_s, most_bytes))
     except (ImportError, ValueError, OSError) as error:  # not shown: the address of a proxy may hold a password
         raise UserError(
             f"the proxy or the certificates that the environment names cannot be used ({type(error).__name__})",
             "look at HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR",
         ) from None
-
-
-def _by_proxy(base_url: str) -> bool:
-    url, proxies = urlsplit(base_url), getproxies()
-    return bool(proxies.get(url.scheme) or proxies.get("all")) and not proxy_bypass(url.netloc)

@@ -96,6 +96,7 @@ def test_a_fault_is_a_row_and_the_key_is_nowhere(
     with closing(Ledger(tmp_path / "run" / LEDGER, price=Price(1, 2))) as ledger:
         ledger.verify()
         rows, counted = list(ledger.attempts()), ledger.totals().nano
+    rows = [row for row in rows if row["status"] != "not sent"]  # reserved ahead and called back
     assert len(rows) == sent > 0  # an attempt, a row
     assert (rows[0]["state"], rows[0]["status"]) == (state, status)
     assert all(row["finished"] for row in rows)

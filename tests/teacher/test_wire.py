@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
 from bridge_edge.teacher.base import Request, TeacherError
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
-from tests.teacher.loopback import chat, serve
+from tests.teacher.loopback import RESET, chat, serve
 
 REQUEST = Request.of("a", "Is 2 even?", 20)
 GOOD = chat("Answer: yes").encode()
@@ -173,11 +174,26 @@ def test_tls_is_used_and_checked(certificate: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(lambda n, b: (200, {}, GOOD)) as server:
-        monkeypatch.setenv("http_proxy", server.url.removesuffix("/v1"))
+        monkeypatch.setenv("http_proxy", server.url.removesuffix("/v1").replace("//", "//man:p%20w@"))
         assert teacher("http://far.invalid/v1").ask(REQUEST).text == "Answer: yes"
         assert server.headers[0]["Host"] == "far.invalid"
+        assert server.headers[0]["proxy-authorization"] == f"Basic {b64encode(b'man:p w').decode()}"
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        assert type(teacher(server.url)._client._client).__name__ == "_Client"  # the own way where it is bypassed
+        assert teacher(server.url).ask(REQUEST).text == "Answer: yes"
+        assert "proxy-authorization" not in server.headers[1]
+
+
+def test_what_a_proxy_lost_may_have_been_billed_unless_it_let_nothing_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda n, b: (RESET, {}, "")) as server:
+        for proxy, url, billed in (
+            (server.url, "http://far.invalid/v1", "unknown"),
+            (server.url, "https://far.invalid/v1", "no"),  # no tunnel
+            ("http://127.0.0.1:1", "http://far.invalid/v1", "no"),
+        ):
+            monkeypatch.setenv("all_proxy", proxy)
+            error = fails(teacher(url))
+            assert (error.status, error.billed, error.retryable) == ("connection", billed, True)
+        assert len(server.bodies) == 1
 
 
 @pytest.mark.parametrize("proxy", ["socks5://hunter2@127.0.0.1:1", "gopher://hunter2@127.0.0.1:1"])
@@ -188,8 +204,14 @@ def test_a_proxy_that_cannot_be_used_is_said(monkeypatch: pytest.MonkeyPatch, pr
     assert "hunter2" not in str(error.value)
 
 
-def test_certificates_that_cannot_be_read_are_an_error_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificates_that_cannot_be_read_are_said_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        error = fails(teacher(f"https://127.0.0.1:{listener.getsockname()[1]}/v1"))
-    assert (error.status, error.billed) == ("connection", "no")
+    with pytest.raises(UserError, match="SSL_CERT_FILE"):
+        teacher("https://127.0.0.1:1/v1")
+
+
+def test_a_header_that_is_none_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    answer = say(HEAD + b"sk-canary\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD, close=True)
+    with raw(answer) as (url, _):
+        assert teacher(url).ask(REQUEST).text == "Answer: yes"
+    assert "canary" not in caplog.text
