@@ -26,7 +26,7 @@ from bridge_edge.run import sha256_file, sync_folder, write_atomic
 from bridge_edge.runtimes.gguf_header import read_header
 from bridge_edge.runtimes.load import kind_of
 
-TARGETS = {"python": "bridge_edge.pack.python"}  # target -> its module
+TARGETS = {"python": "bridge_edge.pack.python", "web": "bridge_edge.pack.web"}  # target -> its module
 HISTORY, KEPT = "VERSIONS.json", 20  # versions that the history names
 EXCHANGE, HERE = 2, -100  # RENAME_EXCHANGE and AT_FDCWD of Linux
 
@@ -117,8 +117,8 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """Names of the files that differ, in words."""
-    words = [f"{'changed' if name in old else 'new'} {name}" for name in new if old.get(name) != new[name]]
+    """Names of the files that differ, in words; the sums follow from the others."""
+    words = [f"{'changed' if n in old else 'new'} {n}" for n in new if old.get(n) != new[n] and n != SUMS]
     return [*words, *(f"gone {name}" for name in old if name not in new)]
 
 

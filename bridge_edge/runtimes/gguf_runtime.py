@@ -72,12 +72,17 @@ class GGUFRuntime:
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(piece(self._vocab, int(i)) for i in ids).decode("utf-8", "replace")
 
-    def chat(self, prompt: str) -> list[int]:
+    def framed(self, prompt: str) -> str:
+        """One user message as text, in the file's own chat template."""
         if not isinstance(self._template, str):
             raise UserError(f"{self.path} has no chat template", "export it from a checkpoint whose tokenizer has one")
-        return self.encode(render(self._template, prompt, self._special()))
+        return render(self._template, prompt, self.special())
 
-    def _special(self) -> dict[str, str]:
+    def chat(self, prompt: str) -> list[int]:
+        return self.encode(self.framed(prompt))
+
+    def special(self) -> dict[str, str]:
+        """The texts of the tokens that a template may name: bos_token, eos_token and their like."""
         special = {}
         for role in ("bos", "eos", "unk", "padding"):
             token = self.header.metadata.get(f"tokenizer.ggml.{role}_token_id")

@@ -50,19 +50,6 @@ def load_tokenizer(folder: Path) -> Any:
         ) from None
 
 
-def chat_ids(tokenizer: Any, folder: Path, prompt: str) -> list[int]:
-    """One user message through the tokenizer's chat template; the template alone places a BOS."""
-    if not tokenizer.chat_template:
-        raise UserError(f"the tokenizer in {folder} has no chat template", "save the tokenizer with a chat_template")
-    try:
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
-        )
-    except Exception as error:  # a template is code of the model's maker and may raise anything
-        raise UserError(f"the chat template in {folder} fails: {first_line(error)}", "mend the template") from None
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
 class HubText:
     """Text to token ids and back by the tokenizer of a hub folder, for runtimes that have none of their own."""
 
@@ -75,8 +62,18 @@ class HubText:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def framed(self, prompt: str) -> str:
+        """One user message in the tokenizer's chat template; the template alone places a BOS."""
+        if not self.tokenizer.chat_template:
+            raise UserError(f"the tokenizer in {self.path} has no chat template", "save it with a chat_template")
+        message = [{"role": "user", "content": prompt}]
+        try:
+            return str(self.tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+        except Exception as error:  # a template is code of the model's maker and may raise anything
+            raise UserError(f"the chat template in {self.path} fails: {first_line(error)}", "mend it") from None
+
     def chat(self, prompt: str) -> list[int]:
-        return chat_ids(self.tokenizer, self.path, prompt)
+        return self.encode(self.framed(prompt))
 
 
 class TorchRuntime(HubText):

@@ -1,0 +1,52 @@
+// A GGUF student by wllama (llama.cpp as wasm). Its worker comes from a blob; the wasm lies beside this file.
+import { Wllama } from "./vendor/wllama.js";
+
+const LOUD = { debug() {}, log() {}, warn: console.warn, error: console.error };
+
+export async function open(student, files, threads) {
+  const llama = new Wllama({ default: new URL("vendor/wllama.wasm", import.meta.url).href }, {
+    suppressNativeLog: true,
+    logger: LOUD,
+  });
+  llama.setCompat(null); // else some browsers are sent to a CDN
+  await llama.loadModel([...files.values()], {
+    n_ctx: student.context,
+    n_parallel: 1,
+    n_gpu_layers: 0,
+    n_threads: threads,
+  });
+
+  async function* stream(text, max, signal) {
+    const stop = new AbortController();
+    if (signal) signal.addEventListener("abort", () => stop.abort(), { once: true });
+    const chunks = await llama.createCompletion({
+      prompt: text,
+      max_tokens: max,
+      temperature: 0,
+      n_probs: 1, // names the token ids
+      timings_per_token: true, // counts them: a character of several tokens comes as one
+      cache_prompt: false, // another batch would round differently
+      stream: true,
+      abortSignal: stop.signal,
+    });
+    const ids = [];
+    let all = "";
+    try {
+      for await (const { choices, timings } of chunks) {
+        const { text: piece, logprobs, finish_reason } = choices[0];
+        if (finish_reason) return;
+        const fresh = (logprobs?.content ?? []).map((token) => token.id);
+        if (student.ends.includes(fresh.at(-1))) return;
+        ids.push(...fresh);
+        all += piece;
+        yield { ids: fresh, text: all, count: timings?.predicted_n ?? ids.length };
+      }
+    } catch (error) {
+      if (error.name !== "AbortError") throw error;
+    } finally {
+      stop.abort(); // left early: free the slot
+    }
+  }
+
+  return { stream, threads: llama.getNumThreads(), close: () => llama.exit() };
+}

@@ -1,0 +1,211 @@
+"""The target web without Node and a browser: what lies in the folder, and what is refused before npm is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge_edge.data.card import Card
+from bridge_edge.data.thinking import ROOM, asked
+from bridge_edge.errors import UserError
+from bridge_edge.pack import Artifact, PackOptions, open_artifact, pack_to, web, web_engine
+from bridge_edge.pack.web_server import POLICY, open_server
+from bridge_edge.pack.web_student import framing, measured, student_facts
+from bridge_edge.parcel import write_sums
+from bridge_edge.runtimes.load import load_runtime
+from tests import tiny
+
+
+@pytest.fixture(scope="module", params=["gguf", "onnx"])
+def artifact(request: pytest.FixtureRequest, own_formats: Path) -> Artifact:
+    """A tiny student as an export: a card with budgets, sums, figures of its parity."""
+    if request.param == "onnx":
+        folder = own_formats / "onnx"
+        Card("toy", "{text} Yes or no?", ("Yes", "No"), 32, ("Is 2 < 3?",), {"think": [16, 8]}).save(folder)
+    else:
+        folder = own_formats / "gguf"
+        folder.mkdir()
+        (own_formats / "m.gguf").rename(folder / "m.gguf")
+    write_sums(folder)
+    return open_artifact(str(folder), own_formats)
+
+
+@pytest.fixture
+def without_npm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine of two files, so that packing needs no Node."""
+
+    def fetch(kind: str, folder: Path) -> str:
+        folder.mkdir(parents=True)
+        (folder / "wllama.js").write_text("export {}")
+        (folder / "wllama.wasm").write_bytes(bytes(1000))
+        return "engine 1.0"
+
+    monkeypatch.setattr(web, "fetch_engine", fetch)
+
+
+def test_the_page_frames_a_question_as_the_runtime_does(artifact: Artifact) -> None:
+    found = framing(artifact)
+    runtime = load_runtime(artifact.path, 1)
+    for prompt in tiny.PROMPTS:
+        assert runtime.encode(prompt.join(found["frame"])) == runtime.chat(prompt)
+    assert found["ends"] == sorted(runtime.eos_ids)
+    runtime.close()
+
+
+@pytest.mark.parametrize("artifact", ["onnx"], indirect=True)
+def test_what_the_page_knows_comes_from_the_card(artifact: Artifact) -> None:
+    facts = student_facts(artifact)
+    assert facts["question"] == ["", " Yes or no?"]
+    assert facts["examples"] == ["Is 2 < 3?"]
+    assert facts["budgets"] == [8, 16]
+    assert facts["room"] == ROOM
+    assert "Q\n" + facts["signal"].replace("{budget}", "16") == asked("Q", 16)
+
+
+def test_accuracy_comes_with_an_interval(tmp_path: Path) -> None:
+    assert measured(tmp_path) == []
+    parity = {"parity": {"accuracy": {"accuracy_b": 0.9, "n": 100}}}
+    (tmp_path / "parity.json").write_text(json.dumps(parity))
+    assert measured(tmp_path) == ["This file: 90.0% on 100 dev items, 95 % interval 82.6% to 94.5%"]
+
+
+@pytest.mark.usefixtures("without_npm")
+def test_every_file_of_the_app_is_named_with_its_digest(artifact: Artifact, tmp_path: Path) -> None:
+    told = pack_to("web", artifact, tmp_path / "app", PackOptions())
+    script = (tmp_path / "app" / "sw.js").read_text()
+    release = json.loads(script[script.index("{") : script.rindex("}") + 1])
+    assert release["version"] == told["version"]
+    files = {name: digest for name, digest, _ in release["files"]}
+    for name, digest in files.items():
+        assert hashlib.sha256((tmp_path / "app" / name).read_bytes()).hexdigest() == digest
+    present = {p.relative_to(tmp_path / "app").as_posix() for p in (tmp_path / "app").rglob("*") if p.is_file()}
+    assert present - set(files) == {"SHA256SUMS", "VERSIONS.json", "sw.js"}
+    assert told["wasm_bytes"] == 1000
+    manifest = json.loads((tmp_path / "app" / "app.webmanifest").read_text())
+    assert {icon["src"] for icon in manifest["icons"]} <= set(files)
+    assert "{title}" not in (tmp_path / "app" / "index.html").read_text()
+
+
+@pytest.mark.usefixtures("without_npm")
+def test_an_unchanged_student_keeps_its_version(artifact: Artifact, tmp_path: Path) -> None:
+    first = pack_to("web", artifact, tmp_path / "app", PackOptions())
+    again = pack_to("web", artifact, tmp_path / "app", PackOptions())
+    assert again["version"] == first["version"]
+    assert again["changed"] == []
+
+
+@pytest.mark.parametrize(("size", "parts"), [(0, [0]), (64, [64]), (65, [64, 1]), (200, [64, 64, 64, 8])])
+def test_parts_put_together_are_the_file(size: int, parts: list[int], tmp_path: Path) -> None:
+    whole = bytes(i % 251 for i in range(size))
+    (tmp_path / "m.gguf").write_bytes(whole)
+    found = web.split(tmp_path / "m.gguf", tmp_path / "model", part=64)
+    assert [p["bytes"] for p in found["parts"]] == parts
+    assert b"".join((tmp_path / p["path"]).read_bytes() for p in found["parts"]) == whole
+    assert found["bytes"] == size
+
+
+@pytest.mark.parametrize("artifact", ["gguf"], indirect=True)
+def test_a_model_that_no_browser_holds_is_refused(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "MOST_GGUF", 10)
+    with pytest.raises(UserError, match="smaller type"):
+        web.model_files(artifact)
+
+
+def test_the_page_and_the_server_allow_the_same() -> None:
+    assert f'content="{POLICY}"' in (web.WEBAPP / "index.html").read_text()
+    assert "unsafe-inline" not in POLICY
+    assert "'unsafe-eval'" not in POLICY
+
+
+@pytest.mark.parametrize("kind", ["gguf", "onnx"])
+def test_every_package_is_locked_by_its_digest(kind: str) -> None:
+    lock = json.loads((web.WEBAPP / kind / "package-lock.json").read_text())["packages"]
+    wanted = json.loads((web.WEBAPP / kind / "package.json").read_text())["dependencies"]
+    assert lock[""]["dependencies"] == wanted
+    packages = {name: entry for name, entry in lock.items() if name}
+    assert all(entry["integrity"].startswith("sha512-") for entry in packages.values())
+    assert {f"node_modules/{name}" for name in web_engine.FILES[kind]} <= set(packages)
+
+
+def modules(folder: Path, imports: str) -> Path:
+    """What npm would install for ONNX, in a few bytes."""
+    for package, files in web_engine.FILES["onnx"].items():
+        for name in files:
+            (folder / package / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / package / name).write_text(imports)
+        (folder / package / "package.json").write_text('{"version": "9.9.9", "license": "MIT"}')
+    return folder
+
+
+def test_bare_imports_become_files(tmp_path: Path) -> None:
+    place = modules(tmp_path / "m", 'import a from"onnxruntime-common";import b from"onnxruntime-web/webgpu";')
+    assert web_engine.copy_engine("onnx", place, tmp_path / "v") == "@huggingface/transformers 9.9.9"
+    assert (tmp_path / "v" / "transformers.js").read_text() == 'import a from"./ort.js";import b from"./ort.js";'
+    assert "onnxruntime-web 9.9.9: MIT" in (tmp_path / "v" / "LICENSES.txt").read_text()
+
+
+def test_an_engine_of_another_shape_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lock file"):
+        web_engine.copy_engine("onnx", modules(tmp_path / "m", ""), tmp_path / "v")
+
+
+def test_without_npm_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"install Node\.js"):
+        web_engine.fetch_engine("gguf", tmp_path / "v")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("npm error code ENOTFOUND\nnpm error request to https://registry failed", "cannot reach its registry"),
+        ("npm error code EINTEGRITY\nnpm error sha512 differs", "npm ci failed: sha512 differs"),
+    ],
+)
+def test_what_npm_says_becomes_one_line(said: str, expected: str, tmp_path: Path) -> None:
+    npm = tmp_path / "npm"
+    npm.write_text(f"#!/bin/sh\nprintf '%s' '{said}' >&2\nexit 1\n")
+    npm.chmod(0o755)
+    with pytest.raises(UserError, match=expected):
+        web_engine.install(str(npm), tmp_path)
+
+
+@pytest.fixture
+def port(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[int]:
+    (tmp_path / "index.html").write_text("page")
+    (tmp_path / "sub").mkdir()
+    server = open_server(tmp_path, 0, isolated=getattr(request, "param", True))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+def get(port: int, path: str) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path)
+    return connection.getresponse()
+
+
+@pytest.mark.parametrize(("port", "policy"), [(True, "require-corp"), (False, None)], indirect=["port"])
+def test_the_server_sends_what_threads_need(port: int, policy: str | None) -> None:
+    answer = get(port, "/")
+    assert answer.read() == b"page"
+    assert answer.getheader("Cross-Origin-Embedder-Policy") == policy
+    assert "default-src 'none'" in str(answer.getheader("Content-Security-Policy"))
+
+
+@pytest.mark.parametrize("path", ["/sub/", "/../secret", "/%2e%2e/etc/passwd", "/nothing"])
+def test_the_server_gives_nothing_else(port: int, path: str) -> None:
+    assert get(port, path).status == 404
+
+
+def test_a_taken_port_is_said(port: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--port"):
+        open_server(tmp_path, port)
