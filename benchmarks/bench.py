@@ -37,7 +37,7 @@ from bridge_edge.benchmarks.guard import Guard
 from bridge_edge.benchmarks.options import BenchOptions
 from bridge_edge.benchmarks.subject import Subject, assess, context_of, measured, opened, sustain
 from bridge_edge.data.samples import Sample
-from bridge_edge.errors import UserError
+from bridge_edge.errors import Failures, UserError
 
 __all__ = ["SCHEMA", "BenchOptions", "bench", "bench_many", "sizes"]
 SCHEMA = 2
@@ -56,9 +56,11 @@ def bench_many(
     samples: Sequence[Sample],
     options: BenchOptions | None = None,
     load: memory.Load | None = None,
+    failures: Failures | None = None,
 ) -> list[dict[str, Any]]:
-    """One report an artifact, measured in turns on the same prompts under the same settings."""
-    options = options or BenchOptions()
+    """One report an artifact, measured in turns on the same prompts under the same settings. An artifact that fails
+    ends the bench, or where `failures` take its error, its own part in it."""
+    options, failures = options or BenchOptions(), failures or Failures(keep=False)
     if not samples or not paths:
         raise UserError(f"nothing to benchmark: no {'artifact' if samples else 'samples'}", "give at least one of each")
     if load is None:
@@ -67,26 +69,32 @@ def bench_many(
         load = load_runtime
     prompts = [sample.prompt for sample in samples[: options.prompts]]
     guard = Guard(options.retries, options.wait_s)
-    subjects: list[Subject] = []
+    held: list[Subject] = []
     try:
         for path in paths:
             for threads in options.thread_counts:
                 first = threads == options.thread_counts[0]
-                subjects.append(opened(path, threads, prompts, options, load, first))
-        _measure(subjects, prompts, options, guard)
+                with failures.of(path):
+                    held.append(opened(path, threads, prompts, options, load, first))
+        subjects = _measure(held, prompts, options, guard, failures)
         if options.accuracy and all(sample.answer is not None for sample in samples):
             for subject in subjects:
                 if subject.threads == options.thread_counts[0]:
-                    assess(subject, samples, subjects[0])
+                    with failures.of(subject.runtime.path):
+                        assess(subject, samples, subjects[0])
     finally:
-        for subject in subjects:
+        for subject in held:
             subject.runtime.close()
     seen = guard.report()
     return [_report(subject, subjects, options, len(prompts), seen) for subject in subjects]
 
 
-def _measure(subjects: Sequence[Subject], prompts: Sequence[str], options: BenchOptions, guard: Guard) -> None:
-    """All repetitions in turns; then the sustained runs, which would be no such thing if they took turns."""
+def _measure(
+    held: Sequence[Subject], prompts: Sequence[str], options: BenchOptions, guard: Guard, failures: Failures
+) -> list[Subject]:
+    """All repetitions in turns; then the sustained runs, which would be no such thing if they took turns. Returns the
+    subjects that came through their repetitions."""
+    subjects = list(held)
     for repetition in range(options.warmup + options.repetitions):
         record = repetition >= options.warmup
         for subject in subjects[:: 1 if repetition % 2 == 0 else -1]:
@@ -95,16 +103,21 @@ def _measure(subjects: Sequence[Subject], prompts: Sequence[str], options: Bench
                 time.sleep(options.rest_s)
                 return measured(subject, prompts, options)
 
-            found = guard.run(subject.name, once, record)
-            if record:
-                subject.keep(found)
+            with failures.of(subject.runtime.path):
+                found = guard.run(subject.name, once, record)
+                if record:
+                    subject.keep(found)
+                continue
+            subjects = [s for s in subjects if s is not subject]  # reached by those that failed
     for subject in subjects if options.sustained else ():
 
         def runs(subject: Subject = subject) -> Any:
             time.sleep(max(1.0, options.rest_s))  # the first run is the burst
             return sustain(subject, prompts, options)
 
-        subject.sustained = guard.run(f"sustained, {subject.name}", runs)
+        with failures.of(subject.runtime.path):
+            subject.sustained = guard.run(f"sustained, {subject.name}", runs)
+    return subjects
 
 
 def _report(

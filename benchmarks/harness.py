@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge_edge.benchmarks.options import BenchOptions
-from bridge_edge.errors import UserError, first_line, unknown
+from bridge_edge.errors import Failures, UserError, first_line, unknown
 from bridge_edge.evaluate import Z95, wilson
 from bridge_edge.plain import grid
 from bridge_edge.runtimes.load import load_runtime
@@ -28,29 +28,35 @@ SEED = 1234  # of few-shot examples and bootstrap, the harness's own
 NEW = 256  # tokens of an answer where neither task nor card bounds them
 
 
-def assess(paths: Sequence[Path], tasks: str, limit: int, options: BenchOptions) -> list[dict[str, Any]]:
+def assess(
+    paths: Sequence[Path], tasks: str, limit: int, options: BenchOptions, failures: Failures | None = None
+) -> list[dict[str, Any]]:
     """One result an artifact, of the same items in the same order."""
-    loaded = load_tasks(tasks)
+    loaded, failures = load_tasks(tasks), failures or Failures(keep=False)
+    found = []
+    for path in paths:
+        with failures.of(path):
+            found.append(_assessed(path, loaded, limit, options.thread_count))
+    return found
+
+
+def _assessed(path: Path, loaded: Any, limit: int, threads: int) -> dict[str, Any]:
     from lm_eval.evaluator import evaluate
 
     from bridge_edge.benchmarks.harness_model import Student
 
     settings = {"limit": limit, "bootstrap_iters": DRAWS, "log_samples": False, "apply_chat_template": True}
-    found = []
-    for path in paths:
-        for task in loaded["tasks"].values():
-            task.set_fewshot_seed(seed=SEED)
-        random.seed(SEED)
-        runtime = load_runtime(path, options.thread_count)
-        try:
-            with told():
-                new = runtime.card.max_new_tokens if runtime.card else NEW
-                result = evaluate(Student(runtime, new), loaded, fewshot_as_multiturn=False, **settings)
-        finally:
-            runtime.close()
-        artifact = {"path": str(path), "runtime": runtime.name}
-        found.append({"artifact": artifact, "tasks": plain(result or {})})
-    return found
+    for task in loaded["tasks"].values():
+        task.set_fewshot_seed(seed=SEED)
+    random.seed(SEED)
+    runtime = load_runtime(path, threads)
+    try:
+        with told():
+            new = runtime.card.max_new_tokens if runtime.card else NEW
+            result = evaluate(Student(runtime, new), loaded, fewshot_as_multiturn=False, **settings)
+    finally:
+        runtime.close()
+    return {"artifact": {"path": str(path), "runtime": runtime.name}, "tasks": plain(result or {})}
 
 
 def load_tasks(tasks: str) -> Any:

@@ -51,7 +51,7 @@ def _rows(reports: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     return [
         row("file size, MiB", lambda r: f"{r['artifact']['bytes'] / MIB:.2f}"),
         row("load in a fresh process, s", lambda r: f"{r['memory']['load_s']:.2f}" if r["memory"] else None),
-        row("load again, s", lambda r: f"{r['load']['again_s']:.3f}"),
+        row("load again, s", lambda r: f"{r['load']['again_s']:.3f}" if r["load"] else None),
         *((f"prefill {n}, tokens/s", [_prefill(r, n) for r in reports]) for n in lengths),
         *((f"{name}, tokens/s", [_field(r, name) for r in reports]) for name in tests),
         row("decode, tokens/s", lambda r: spread(r["decode"]["tps"])),
@@ -137,7 +137,7 @@ def _notes(reports: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]
     first = reports[0]
     machine, protocol = first["environment"], first["protocol"]
     notes = [
-        f"{machine['cpu']}, {machine['usable_cores']} usable cores, threads used: {_threads(reports)}; "
+        f"{machine['cpu']}, {machine['usable_cores'] or 'unknown'} usable cores, threads used: {_threads(reports)}; "
         f"{protocol['repetitions']} repetitions of {protocol['prompts']} prompts after {protocol['warmup']} warm-up",
     ]
     seen = first["contention"]

@@ -18,14 +18,28 @@ OLDEST = (3, 11)
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """The reports of a job, which names its artifacts from here; a machine may lack a package for it."""
+    """The reports of a job, which names its artifacts from here, and those that failed beside others."""
     from bridge_edge.benchmarks.bench import bench_many
     from bridge_edge.benchmarks.options import BenchOptions
     from bridge_edge.data.samples import Sample
+    from bridge_edge.errors import Failures
 
     options: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in job["options"].items()}
-    samples = [Sample(**sample) for sample in job["samples"]]
-    return {"reports": bench_many([Path(name) for name in job["artifacts"]], samples, BenchOptions(**options))}
+    samples, failures = [Sample(**sample) for sample in job["samples"]], Failures()
+    paths = [Path(name) for name in job["artifacts"]]
+    reports = bench_many(paths, samples, BenchOptions(**options), failures=failures)
+    failures.end(reports)
+    failed = [{"artifact": name, **said(error)} for name, error in failures.found.items()]
+    return {"reports": reports, "failed": failed}
+
+
+def said(error: Exception) -> dict[str, str]:
+    """An error in words; a machine may lack a package."""
+    if isinstance(error, ImportError):
+        hint = f"install it there: python3 -m pip install {error.name} (llama_cpp: llama-cpp-python)"
+        return {"error": f"its Python lacks {error.name}", "hint": hint}
+    what = getattr(error, "message", str(error)) or type(error).__name__
+    return {"error": what, "hint": getattr(error, "hint", "")}
 
 
 def answer(file: Path) -> dict[str, Any]:
@@ -39,12 +53,8 @@ def answer(file: Path) -> dict[str, Any]:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return run(json.loads(file.read_text(encoding="utf-8")))
-    except ImportError as error:
-        hint = f"install it there: python3 -m pip install {error.name} (llama_cpp: llama-cpp-python)"
-        return {"error": f"its Python lacks {error.name}", "hint": hint}
     except Exception as error:
-        said = getattr(error, "message", str(error)) or type(error).__name__
-        return {"error": said, "hint": getattr(error, "hint", "")}
+        return said(error)
 
 
 if __name__ == "__main__":

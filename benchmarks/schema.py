@@ -102,7 +102,7 @@ class Report(Strict):
 
     artifact: ArtifactFacts
     protocol: Protocol
-    load: Load
+    load: Load | None
     prefill: dict[str, Prefill]
     prefill_skipped: list[int]
     decode: Decode

@@ -1,6 +1,7 @@
 """What the verb bench does: find models and items, measure them, and say what a device would make of them.
 
-The command line hands in words; here they become `BenchOptions`, and here it is decided which measurement is meant.
+The command line hands in words (a `Request`); here it is decided which measurement is meant. A model that fails, in
+whatever way, does not take the others' figures along: it is kept in the `Failures` that are handed in.
 """
 
 from __future__ import annotations
@@ -8,60 +9,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bridge_edge.bench_store import HARNESS, HERE, keep
+from bridge_edge.benchmarks.request import Request, cap_of, numbers, options_of, refuse_mixtures, words_of
+from bridge_edge.data.card import Card
 from bridge_edge.data.samples import Sample
 from bridge_edge.deliver import artifacts, file_samples, held_out, named_card
-from bridge_edge.errors import UserError
+from bridge_edge.errors import Failures, UserError
 from bridge_edge.progress import say
 from bridge_edge.run import STUDENT
 from bridge_edge.runtimes.load import load_runtime
 
 CHILD_SECONDS = 3600.0
-FIELD_PP, FIELD_TG = (512,), (128,)  # what a test that is not given alone falls back to, as in llama-bench
-
-
-@dataclass(frozen=True)
-class Request:
-    """The words of `bridge-edge bench`; lists are comma-separated, empty for none."""
-
-    models: tuple[str, ...] = ()
-    files: tuple[Path, ...] = ()
-    columns: str = ""
-    limit: int = 200
-    repetitions: int = 5
-    threads: str = ""
-    prompt_tokens: str = ""
-    generate_tokens: str = ""
-    depth: str = ""
-    sustained: int = 0
-    retries: int = 2
-    wait: float = 0.0
-    pin: bool = False
-    memory_cap: str = ""
-    context: bool = False
-    device: str = ""
-    constrained: bool = False
-    think: str = ""
-    lm_eval: str = ""
-    host: str = ""
-    host_python: str = "python3"
-    keep: bool = True
-    runs_dir: Path = Path("runs")
-
-
-def numbers(text: str, option: str, least: int = 1) -> tuple[int, ...]:
-    """A comma-separated list of numbers, in the order given."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    bad = [word for word in words if not word.isdigit() or int(word) < least]
-    if bad:
-        raise UserError(f"{option} {text!r} holds {bad[0]!r}", f"give numbers from {least} on, e.g. {option} 128,512")
-    return tuple(dict.fromkeys(int(word) for word in words))
 
 
 def paths_of(request: Request) -> list[Path]:
@@ -74,87 +37,94 @@ def paths_of(request: Request) -> list[Path]:
     return paths
 
 
-def items_of(request: Request, first: Path) -> list[Sample]:
+def items_of(request: Request, paths: Sequence[Path], failures: Failures) -> list[Sample]:
     """Items of the files, or the test items of the first model's run."""
     if request.files:
-        runtime = load_runtime(first, None)
-        card = named_card(runtime.card, None, None)
-        runtime.close()
-        samples = file_samples(request.files, request.columns, card, None)[: request.limit]
+        samples = file_samples(request.files, request.columns, card_of(paths, failures), None)[: request.limit]
     else:
-        samples = held_out(first, "test")[: request.limit]
+        samples = held_out(paths[0], "test")[: request.limit]
     if not samples:
         raise UserError("there are no items to measure on", "add --data FILE, or bench a model inside its run")
     return samples
 
 
-def refuse_mixtures(request: Request) -> None:
-    """Options that do not go together, said before anything is opened or measured."""
-    if request.context and not request.memory_cap:
-        raise UserError("--context looks for the largest context within a cap", "add --memory-cap, e.g. 512M")
-    if request.constrained and not request.device:
-        raise UserError("--constrained needs a device whose cores and memory to take", "add --device, e.g. pi5")
-    here = {"--device": request.device, "--pin": request.pin, "--context": request.context, "--think": request.think}
-    if request.host and (wrong := [name for name, given in here.items() if given]):
-        raise UserError(f"{wrong[0]} does not go with --host", "leave it out, or run bench on that machine itself")
-    if request.lm_eval and (request.host or request.files):
-        raise UserError("--lm-eval goes with neither --host nor --data", "leave these out")
+def card_of(paths: Sequence[Path], failures: Failures) -> Card:
+    """The task card of the first model that can be opened."""
+    for path in paths:
+        with failures.of(path):
+            runtime = load_runtime(path, None)
+            card = named_card(runtime.card, None, None)
+            runtime.close()
+            return card
+    raise next(iter(failures.found.values()))
 
 
-def bench_models(request: Request) -> tuple[list[dict[str, Any]], str]:
-    """Reports of the models side by side, and their table."""
-    from bridge_edge.benchmarks import capacity, report
-    from bridge_edge.benchmarks.bench import bench_many
-
+def bench_models(request: Request, failures: Failures | None = None) -> tuple[list[dict[str, Any]], str]:
+    """Reports of the models side by side, and their table; without `failures` a model that fails is an error."""
+    failures = failures or Failures(keep=False)
     refuse_mixtures(request)
-    cap = capacity.bytes_of(request.memory_cap, "--memory-cap") if request.memory_cap else None
-    options = options_of(request)
     if request.device:
         from bridge_edge.benchmarks.devices import device
 
         where = device(request.device)
-        return (constrained if request.constrained else predictions)(request, where)
-    paths = paths_of(request)
-    if request.lm_eval:
-        return harnessed(request, paths, options)
-    samples, budgets = items_of(request, paths[0]), numbers(request.think, "--think")
+        return (constrained if request.constrained else predictions)(request, where, failures)
+    return (harnessed if request.lm_eval else side_by_side)(request, paths_of(request), failures)
+
+
+def side_by_side(request: Request, paths: Sequence[Path], failures: Failures) -> tuple[list[dict[str, Any]], str]:
+    """The models measured in turns, here or on a machine that can be reached."""
+    from bridge_edge.benchmarks import report
+    from bridge_edge.benchmarks.bench import bench_many
+
+    options, budgets = options_of(request), numbers(request.think, "--think")
+    samples = items_of(request, paths, failures)
     if budgets and any(sample.answer is None for sample in samples):
         raise UserError("--think needs items with answers", "name their column with --columns answer=COLUMN")
     say(f"measuring {', '.join(str(p) for p in paths)} on {len(samples)} items")
-    if request.host:
-        reports = reached(request, paths, samples, options)
+    if request.away:
+        reports = reached(request, paths, samples, failures)
     else:
         with pinned(max(options.thread_counts) if request.pin else None):
-            reports = bench_many(paths, samples, options)
+            reports = bench_many(paths, samples, options, failures=failures)
+    failures.end(reports)
     for found in reports:
-        fit_memory(found, cap, request.context)
-    text = report.table(reports)
-    if budgets:
-        text += f"\n\n{think(reports, samples, budgets)}"
-    if request.keep:
-        keep(f"{reports[0]['environment']['cpu']}, reached over SSH" if request.host else HERE, reports)
+        with failures.of(found["artifact"]["path"]):
+            fit_memory(found, cap_of(request), request.context)
+    text = report.table(reports) if reports else ""
+    if budgets and reports:
+        text += f"\n\n{think(reports, samples, budgets, failures)}"
+    if request.keep and reports:
+        there = f"{reports[0]['environment']['cpu']}, reached over {'SSH' if request.host else 'adb'}"
+        keep(there if request.away else HERE, reports)
     return reports, text
 
 
-def harnessed(request: Request, paths: list[Path], options: Any) -> tuple[list[dict[str, Any]], str]:
+def harnessed(request: Request, paths: Sequence[Path], failures: Failures) -> tuple[list[dict[str, Any]], str]:
     """Accuracy through lm-evaluation-harness, on its items and not on the recipe's."""
     from bridge_edge.benchmarks import harness
 
     say(f"lm-evaluation-harness: {request.lm_eval} on {', '.join(str(p) for p in paths)}")
-    found = harness.assess(paths, request.lm_eval, request.limit, options)
+    found = harness.assess(paths, request.lm_eval, request.limit, options_of(request), failures)
+    failures.end(found)
     if request.keep:
         keep(request.lm_eval, found, HARNESS)
-    return found, harness.table(found)
+    return found, harness.table(found) if found else ""
 
 
-def reached(request: Request, paths: list[Path], samples: list[Sample], options: Any) -> list[dict[str, Any]]:
+def reached(
+    request: Request, paths: Sequence[Path], samples: Sequence[Sample], failures: Failures
+) -> list[dict[str, Any]]:
     """The reports as another machine measures them."""
-    from bridge_edge.benchmarks.reached import Host, bench_there
+    from bridge_edge.benchmarks.reached import Host, Phone, bench_there
 
-    return bench_there(Host(request.host, request.host_python), paths, samples, options, CHILD_SECONDS)
+    way = Host(request.host, request.host_python) if request.host else Phone(request.adb, request.host_python)
+    options = options_of(request)
+    return bench_there(way, paths, samples, options, CHILD_SECONDS, failures, request.llama_bench)
 
 
-def think(reports: list[dict[str, Any]], samples: list[Sample], budgets: tuple[int, ...]) -> str:
+def think(
+    reports: Sequence[dict[str, Any]], samples: Sequence[Sample], budgets: tuple[int, ...], failures: Failures
+) -> str:
     """Put the figures at each budget of reasoning into the reports; returns their table."""
     from bridge_edge.benchmarks import thinking
 
@@ -162,8 +132,9 @@ def think(reports: list[dict[str, Any]], samples: list[Sample], budgets: tuple[i
     for found in reports:
         first.setdefault(found["artifact"]["path"], found)
     for path, found in first.items():
-        found["thinking"] = thinking.sweep(Path(path), samples, budgets, found["protocol"]["threads"])
-    return thinking.table([found["thinking"] for found in first.values()])
+        with failures.of(path):
+            found["thinking"] = thinking.sweep(Path(path), samples, budgets, found["protocol"]["threads"])
+    return thinking.table([found["thinking"] for found in first.values() if "thinking" in found])
 
 
 def fit_memory(found: dict[str, Any], cap: int | None, search: bool) -> None:
@@ -197,22 +168,27 @@ def fit_memory(found: dict[str, Any], cap: int | None, search: bool) -> None:
         ]
 
 
-def predictions(request: Request, where: Any) -> tuple[list[dict[str, Any]], str]:
+def predictions(request: Request, where: Any, failures: Failures) -> tuple[list[dict[str, Any]], str]:
     """What the named device would make of the models; nothing is run."""
     from bridge_edge.benchmarks import capacity, predict
 
     depths = numbers(request.depth, "--depth", least=0) or (0,)
     found = []
     for path in paths_of(request):
-        shape = capacity.shape_of(path)
-        for depth in depths:
-            if depth > shape.context:
-                raise UserError(f"--depth {depth} is beyond the context of {path}", f"give at most {shape.context}")
-            found.append({"artifact": str(path), **predict.predict(shape, shape.parameters, where, depth)})
-    return found, predict.prediction_table(found)
+        with failures.of(path):
+            shape = capacity.shape_of(path)
+            if max(depths) > shape.context:
+                raise UserError(
+                    f"--depth {max(depths)} is beyond the context of {path}", f"give at most {shape.context}"
+                )
+            found += [
+                {"artifact": str(path), **predict.predict(shape, shape.parameters, where, depth)} for depth in depths
+            ]
+    failures.end(found)
+    return found, predict.prediction_table(found) if found else ""
 
 
-def constrained(request: Request, where: Any) -> tuple[list[dict[str, Any]], str]:
+def constrained(request: Request, where: Any, failures: Failures) -> tuple[list[dict[str, Any]], str]:
     """Each model benched in a process of its own with the device's cores and memory. Running out is a result."""
     from bridge_edge.benchmarks import constrained as limited
     from bridge_edge.benchmarks import report
@@ -222,7 +198,7 @@ def constrained(request: Request, where: Any) -> tuple[list[dict[str, Any]], str
     found, lines = [], []
     for path in paths_of(request):
         say(f"measuring {path} with {threads} threads and {limits.memory_bytes / 1e6:.0f} MB")
-        words = [*_words(request), "--threads", str(threads), "--json"]
+        words = [*words_of(request), "--threads", str(threads), "--json"]
         command = [sys.executable, "-m", "bridge_edge.cli", "bench", str(path), *words]
         env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         outcome = limited.run(command, limits, CHILD_SECONDS, env)
@@ -231,6 +207,9 @@ def constrained(request: Request, where: Any) -> tuple[list[dict[str, Any]], str
         found.append({"artifact": str(path), "device": where.name, **outcome, "report": measured})
         head = f"{path} as on {where.name} ({outcome['label']}, memory by {outcome['memory_limited_by']}): "
         lines.append(head + _outcome(outcome))
+        with failures.of(path):
+            if outcome["exit_code"] and not outcome["oom"]:
+                raise UserError(_outcome(outcome))
         if measured:
             lines.append(report.table([measured]))
     if request.keep:
@@ -244,36 +223,6 @@ def _outcome(outcome: dict[str, Any]) -> str:
     if outcome["oom"]:
         return f"OUT OF MEMORY under {outcome['memory_bytes'] / 1e6:.0f} MB ({outcome['said']})"
     return "took too long" if outcome["timed_out"] else f"failed: {outcome['said']}"
-
-
-def _words(request: Request) -> list[str]:
-    """The request's other options, as the command line would take them."""
-    words = [f"--data={file}" for file in request.files]
-    words += [f"--columns={request.columns}", f"--limit={request.limit}", f"--repetitions={request.repetitions}"]
-    words += [f"--prompt-tokens={request.prompt_tokens}", f"--generate-tokens={request.generate_tokens}"]
-    words += [f"--depth={request.depth}", f"--sustained={request.sustained}", f"--retries={request.retries}"]
-    return [*words, f"--wait={request.wait:g}", f"--runs-dir={request.runs_dir}", "--no-keep"]
-
-
-def options_of(request: Request) -> Any:
-    """The request as `BenchOptions`. Any of the field's lengths brings the field's other defaults along."""
-    from bridge_edge.benchmarks.options import BenchOptions
-
-    prompt = numbers(request.prompt_tokens, "--prompt-tokens")
-    generate = numbers(request.generate_tokens, "--generate-tokens")
-    depths = numbers(request.depth, "--depth", least=0)
-    if depths and not prompt and not generate:
-        prompt, generate = FIELD_PP, FIELD_TG
-    return BenchOptions(
-        repetitions=request.repetitions,
-        sweep=numbers(request.threads, "--threads"),
-        prompt_tokens=prompt,
-        generate_tokens=generate,
-        depths=depths or (0,),
-        sustained=request.sustained,
-        retries=request.retries,
-        wait_s=request.wait,
-    )
 
 
 @contextmanager

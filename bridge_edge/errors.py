@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -18,6 +19,36 @@ class UserError(Exception):
 def first_line(error: Exception) -> str:
     """What an error of a library says, in at most one line; its name where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def told(error: Exception) -> UserError:
+    """Any error as one that can be said in a line."""
+    return error if isinstance(error, UserError) else UserError(f"{type(error).__name__}: {first_line(error)}")
+
+
+class Failures:
+    """What went wrong with some of several things, by name, while the others go on; the first error of each counts.
+
+    With `keep` false nothing goes on: an error is raised where it happens."""
+
+    def __init__(self, keep: bool = True) -> None:
+        self.keep = keep
+        self.found: dict[str, Exception] = {}
+
+    @contextmanager
+    def of(self, name: object) -> Iterator[None]:
+        """Work on one of the things."""
+        try:
+            yield
+        except Exception as error:
+            if not self.keep:
+                raise
+            self.found.setdefault(str(name), error)
+
+    def end(self, done: Sized) -> None:
+        """Raise the error of a single thing, behind which nothing is left to be told of."""
+        if not done and len(self.found) == 1:
+            raise next(iter(self.found.values()))
 
 
 def unknown(kind: str, value: str, choices: Iterable[str]) -> UserError:

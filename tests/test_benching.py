@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from bridge_edge.bench_store import keep
-from bridge_edge.benching import Request, bench_models, numbers, options_of, pinned
+from bridge_edge.benching import bench_models, pinned
 from bridge_edge.benchmarks import report
 from bridge_edge.benchmarks.devices import device
+from bridge_edge.benchmarks.request import Request, numbers, options_of
+from bridge_edge.cli import cli
 from bridge_edge.errors import UserError
 from bridge_edge.reporting import write_report
 from tests import tiny
@@ -51,7 +54,10 @@ def test_what_makes_no_sense_is_refused_before_anything_is_measured(tmp_path: Pa
         (Request(memory_cap="much"), "--memory-cap is 'much'"),
         (Request(constrained=True), "add --device"),
         (Request(host="pi@board", think="16"), "--think does not go with --host"),
-        (Request(lm_eval="task", host="pi@board"), "neither --host nor --data"),
+        (Request(adb="0123", pin=True), "--pin does not go with --adb"),
+        (Request(adb="0123", host="pi@board"), "two machines"),
+        (Request(llama_bench="/data/local/tmp/llama-bench"), "add --adb SERIAL"),
+        (Request(lm_eval="task", host="pi@board"), "neither --host, --adb nor --data"),
         (Request(device="pi-5"), "did you mean 'pi5'"),
         (Request(device="pi5", models=(str(tmp_path / "none"),)), "no model at"),
     ):
@@ -68,6 +74,29 @@ def test_a_device_is_predicted_from_headers_alone(tmp_path: Path, monkeypatch: p
     assert "predicted" in text
     with pytest.raises(UserError, match="beyond the context"):
         bench_models(Request(models=(str(model),), device="pi5", depth="257"))
+
+
+def test_what_fails_beside_others_is_a_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tiny.checkpoint(tmp_path / "good"), tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF" + bytes(100))
+    items = tmp_path / "items.jsonl"
+    items.write_text('{"text": "Is 7 odd?", "answer": "yes"}\n', encoding="utf-8")
+    words = [f"--data={items}", "--repetitions=1", "--threads=1", "--retries=0", "--json", "--think=4"]
+    code = cli.main(["bench", str(bad), str(good), *words], standalone_mode=False)
+    printed = capsys.readouterr()
+    found = json.loads(printed.out.splitlines()[-1])
+    assert code == 2
+    assert [r["artifact"]["path"] for r in found["reports"]] == [str(good)]
+    assert found["reports"][0]["thinking"]["budgets"][0]["n"] == 1
+    assert [r["artifact"] for r in found["failed"]] == [str(bad)]
+    (line,) = [line for line in printed.err.splitlines() if line.startswith("bridge-edge: ")]
+    assert line == f"bridge-edge: {bad}: {found['failed'][0]['error']}"
+    code = cli.main(["bench", str(bad), str(good), "--device=pi5", "--json"], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert code == 2
+    assert ([r["artifact"] for r in found["reports"]], found["failed"][0]["artifact"]) == ([str(good)], str(bad))
+    with pytest.raises(UserError, match=re.escape(str(bad))):  # alone it is an error
+        cli.main(["bench", str(bad), *words], standalone_mode=False)
 
 
 def test_a_device_that_is_too_small_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bridge_edge.errors import UserError
+from bridge_edge.errors import Failures, UserError, told
 from bridge_edge.verbs.options import emit, json_option, runs_option, threads_option
 
 
@@ -42,7 +42,11 @@ from bridge_edge.verbs.options import emit, json_option, runs_option, threads_op
     "--host", default="", metavar="USER@HOST", help="Measure there, over SSH; it needs a Python with a runtime."
 )
 @click.option("--lm-eval", default="", metavar="TASK,...", help="Tasks of lm-evaluation-harness, or task files.")
-@click.option("--host-python", default="python3", show_default=True, help="The Python to use on --host.")
+@click.option("--adb", default="", metavar="SERIAL", help="Measure on a phone, over adb (not tested on a phone).")
+@click.option("--host-python", default="python3", show_default=True, help="The Python to use on --host or --adb.")
+@click.option(
+    "--llama-bench", default="", metavar="PATH", help="Of a machine without a Python: pp and tg by llama.cpp's program."
+)
 @click.option("--keep/--no-keep", default=True, help="Keep the figures in the run, for its report.  [default: keep]")
 @runs_option
 @json_option
@@ -56,8 +60,15 @@ def bench(models: tuple[str, ...], as_json: bool, **words: Any) -> None:
     """
     from bridge_edge.benching import Request, bench_models
 
-    reports, text = bench_models(Request(models=models, **words))
-    emit(as_json, {"reports": reports} if len(reports) != 1 else reports[0], text)
+    failures = Failures()
+    reports, text = bench_models(Request(models=models, **words), failures)
+    failed = [{"artifact": name, "error": str(told(error))} for name, error in failures.found.items()]
+    alone = reports[0] if len(reports) == 1 else {"reports": reports}
+    emit(as_json, {"reports": reports, "failed": failed} if failed else alone, text)
+    for row in failed:
+        click.echo(f"bridge-edge: {row['artifact']}: {row['error']}", err=True)
+    if failed:
+        raise click.exceptions.Exit(2)
 
 
 @click.command("eval")

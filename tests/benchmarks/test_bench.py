@@ -11,7 +11,7 @@ import pytest
 from bridge_edge.benchmarks import report
 from bridge_edge.benchmarks.bench import BenchOptions, bench, bench_many, sizes
 from bridge_edge.data.samples import Sample
-from bridge_edge.errors import UserError
+from bridge_edge.errors import Failures, UserError, told
 from tests import tiny
 from tests.rule_runtime import RuleRuntime
 
@@ -116,6 +116,46 @@ def test_everything_is_closed_when_one_fails(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model there"):
         bench_many([toy(tmp_path, "fast"), toy(tmp_path, "bad")], SAMPLES, QUICK, load)
     assert all(runtime.closed for runtime in shelf.made)
+
+
+class Breaking(RuleRuntime):
+    """Gives up in its third repetition; two prefills and three answers make one, each after a prompt of its own."""
+
+    def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
+        if len(self.seen) > 25:
+            raise RuntimeError("the engine gave up\nat length")
+        return super().stream(ids, max_new_tokens)
+
+
+class Blind(RuleRuntime):
+    def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+        raise MemoryError
+
+
+def test_the_others_are_measured_when_one_fails(tmp_path: Path) -> None:
+    """One cannot be opened, one breaks down while it is timed, one while it is scored."""
+    kinds: dict[str, type[RuleRuntime]] = {"breaks": Breaking, "fast": RuleRuntime, "blind": Blind}
+    made: list[RuleRuntime] = []
+
+    def load(path: Path, threads: int | None) -> RuleRuntime:
+        if path.name not in kinds:
+            raise UserError("no model there", "look elsewhere")
+        made.append(kinds[path.name](path))
+        return made[-1]
+
+    paths = [toy(tmp_path, name) for name in ("closed", "breaks", "fast", "blind")]
+    failures = Failures()
+    fast, blind = bench_many(paths, SAMPLES, QUICK, load, failures)
+    assert all(runtime.closed for runtime in made)
+    assert [Path(name).name for name in failures.found] == ["closed", "breaks", "blind"]
+    assert [str(told(error)) for error in failures.found.values()] == [
+        "no model there; look elsewhere", "RuntimeError: the engine gave up", "MemoryError: MemoryError",
+    ]  # fmt: skip
+    assert fast["quality"]["n"] == len(SAMPLES)
+    assert fast["protocol"]["compared_with"] == [str(tmp_path / "blind")]
+    assert blind["decode"]["tps"]["n"] == QUICK.repetitions
+    assert blind["quality"] is None
+    assert "accuracy" in report.table([fast, blind])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Benching over SSH: what goes over, what comes back, and that nothing stays behind.
+"""Benching over SSH and adb: what goes over, what comes back, and that nothing stays behind.
 
-The shell of the far side is run in two ways: by a stand-in for ssh that hands the command to this machine's shell, and
-through a real sshd on loopback where one is installed.
+The shell of the far side is run in two ways: by a stand-in for ssh or adb that hands the command to this machine's
+shell, and through a real sshd on loopback where one is installed. No phone is tested.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pytest
 
-from bridge_edge.benchmarks import reached
+from bridge_edge.benchmarks import reached, report
 from bridge_edge.benchmarks.options import BenchOptions
-from bridge_edge.benchmarks.reached import Host, bench_there
+from bridge_edge.benchmarks.reached import Host, Phone, bench_there
 from bridge_edge.benchmarks.schema import check
 from bridge_edge.data.samples import Sample
-from bridge_edge.errors import UserError
+from bridge_edge.errors import Failures, UserError, told
 from bridge_edge.export.quantize import make_gguf
 from tests import tiny
 
@@ -72,6 +72,87 @@ def test_a_report_comes_home_and_nothing_stays(model: Path, there: Path, tmp_pat
     assert found["environment"]["reached_by"] == "ssh"
     assert str(there) not in json.dumps(found)
     assert not list(there.iterdir())
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
+    """An adb on the PATH that knows one device, whose shell is this machine's."""
+    program = tmp_path / "bin" / "adb"
+    program.parent.mkdir()
+    known = 'test "$2" = 0123 || { echo "adb: device \'$2\' not found" >&2; exit 1; }'
+    program.write_text(f'#!/bin/sh\ntest "$1 $3 $4" = "-s shell -T" || exit 9\n{known}\nshift 4; eval "$*"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return Phone("0123", sys.executable)
+
+
+def test_over_adb_what_fails_does_not_take_the_others_along(
+    model: Path, phone: Phone, there: Path, tmp_path: Path
+) -> None:
+    broken, failures = tmp_path / "broken.gguf", Failures()
+    broken.write_bytes(b"GGUF" + bytes(100))
+    (found,) = bench_there(phone, [broken, model], ITEMS[:1], QUICK, 300, failures)
+    check(found)
+    assert found["artifact"]["path"] == str(model)
+    assert found["environment"]["reached_by"] == "adb"
+    assert list(failures.found) == [str(broken)]
+    assert str(told(failures.found[str(broken)])).startswith("0123 cannot measure it: ")
+    assert not list(there.iterdir())
+
+
+LLAMA_BENCH = """#!{python}
+import json, sys
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if given["-m"].endswith("bad.gguf"):
+    sys.exit("error: failed to load model")
+assert open(given["-m"], "rb").read(4) == b"GGUF" and given["-o"] == "jsonl"
+print("a line of a library")
+for threads in given["-t"].split(","):
+    for prompt, new in ((int(given["-p"]), 0), (0, int(given["-n"]))):
+        sizes = {{"n_threads": int(threads), "n_depth": int(given["-d"]), "n_prompt": prompt, "n_gen": new}}
+        seen = {{"model_filename": given["-m"], "cpu_info": "toy", "samples_ns": [5e8] * int(given["-r"])}}
+        print(json.dumps({{**seen, **sizes}}))
+"""  # prints what llama-bench prints of a test, as far as it is read
+
+
+def test_without_a_python_there_llama_bench_measures(model: Path, phone: Phone, there: Path, tmp_path: Path) -> None:
+    program, bad, folder = tmp_path / "llama-bench", tmp_path / "bad.gguf", tmp_path / "onnx"
+    program.write_text(LLAMA_BENCH.format(python=sys.executable))
+    program.chmod(0o755)
+    bad.write_bytes(b"GGUF")
+    folder.mkdir()
+    (folder / "genai_config.json").write_text("{}")
+    failures, options = Failures(), BenchOptions(repetitions=3, sweep=(1, 2), prompt_tokens=(64,), depths=(16,))
+    paths = [bad, model.parent, folder]
+    one, two = bench_there(phone, paths, ITEMS, options, 300, failures, str(program))
+    check(one)
+    assert (one["protocol"]["threads"], two["protocol"]["threads"]) == (1, 2)
+    assert one["artifact"]["path"] == str(model)
+    assert one["protocol"]["compared_with"] == [str(model)]
+    assert [(t["test"], t["tps"]["mean"], t["tps"]["n"]) for t in one["field"]] == [
+        ("pp64@d16", 128.0, 3), ("tg128@d16", 256.0, 3),
+    ]  # fmt: skip
+    assert not one["publishable"]
+    text = report.table([one, two])
+    assert "pp64@d16, tokens/s" in text
+    assert "load again" not in text  # llama-bench says nothing of it
+    assert {Path(name).name: str(told(error)).split(";")[0] for name, error in failures.found.items()} == {
+        "onnx": "llama-bench cannot run onnx", "bad.gguf": "0123 cannot measure it: llama-bench ended with 1",
+    }  # fmt: skip
+    assert not list(there.iterdir())
+    with pytest.raises(UserError, match="llama-bench ended with 127"):
+        bench_there(phone, [model], ITEMS, options, 300, None, "/no/such/llama-bench")
+
+
+def test_a_phone_that_is_not_there(model: Path, phone: Phone, there: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot reach 4567: adb: device '4567' not found; .adb -s 4567 shell true"):
+        bench_there(Phone("4567"), [model], ITEMS, QUICK, 300)
+    with pytest.raises(UserError, match="exit code 127"):  # the phone's own, not adb's
+        bench_there(Phone("0123", "/no/such/python"), [model], ITEMS, QUICK, 300)
+    with pytest.raises(UserError, match="platform-tools"):
+        bench_there(Phone("0123", adb=(str(tmp_path / "none"),)), [model], ITEMS, QUICK, 300)
+    with pytest.raises(UserError, match="--adb is"):
+        Phone("a b")
 
 
 def test_the_runner_needs_nothing_of_this_package_to_be_installed(tmp_path: Path) -> None:
