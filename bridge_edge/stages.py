@@ -23,7 +23,7 @@ from bridge_edge.progress import say
 from bridge_edge.recipe import METHODS, Recipe, settings
 from bridge_edge.recipe_models import OWN_EMBEDDINGS
 from bridge_edge.rounds import expand, recipe_of
-from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, sha256_file, sha256_text
+from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, sha256_file, sha256_text, source_digest
 from bridge_edge.train.models import locate
 
 KEY = "stage.json"
@@ -173,10 +173,12 @@ def _base_digest(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
 
 
 def _file_digests(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
-    """Digests of the user's own files: the same path with other content is another input."""
+    """Digests of the user's own files, and of a domain's code: the same name with other content is another input."""
     files = {"data": (recipe.data.path, recipe.data.test_path), "teacher": (recipe.teacher.path,)}
     named = [path for part, paths in files.items() if part in reads for path in paths if path]
-    return {path: sha256_file(Path(path)) for path in named if Path(path).is_file()}
+    found = {path: sha256_file(Path(path)) for path in named if Path(path).is_file()}
+    by_code = "data" in reads or ("teacher" in reads and recipe.teacher.kind == "expert")
+    return {**found, "domain": source_digest(recipe)} if by_code else found
 
 
 def stage_key(stage: Stage, recipe: Recipe, outputs: dict[str, str]) -> str:

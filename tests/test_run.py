@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import subprocess
@@ -15,7 +16,8 @@ import pytest
 from bridge_edge.errors import UserError
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
-from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, latest, write_atomic
+from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, latest, run_path, write_atomic
+from bridge_edge.stages import STAGES, stage_key
 
 
 @pytest.fixture
@@ -28,6 +30,25 @@ def put(folder: Path, **files: str) -> Path:
     for name, text in files.items():
         (folder / name).write_text(text)
     return folder
+
+
+def test_a_changed_domain_is_another_run_and_makes_its_own_data_and_lessons(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain = put(tmp_path / "recipes" / "legal", **{"__init__.py": "", "task.py": "TASK = 1"})
+    spec = importlib.util.spec_from_file_location("legal", domain / "__init__.py")
+    monkeypatch.setattr("bridge_edge.run.util.find_spec", lambda name: spec)
+
+    def now(words: tuple[str, ...] = ()) -> dict[str, object]:
+        made, outputs = load_recipe(["recipe=legal", *words]), dict.fromkeys((s.name for s in STAGES), "x")
+        return {"folder": run_path(tmp_path, made), **{s.name: stage_key(s, made, outputs) for s in STAGES}}
+
+    paid = ("teacher.kind=replay", f"teacher.path={tmp_path}/answers.jsonl")
+    before, bought = now(), now(paid)
+    assert before == now()
+    put(domain, **{"task.py": "TASK = 2"})
+    assert {name for name, value in now().items() if value != before[name]} == {"folder", "data", "teach"}
+    assert {name for name, value in now(paid).items() if value != bought[name]} == {"folder", "data"}
 
 
 def test_a_recipe_has_one_directory(tmp_path: Path, recipe: Recipe) -> None:

@@ -26,6 +26,7 @@ class ExpertTeacher:
         price: Price | None = None,
         seed: int = 0,
         count: Callable[[str], int] = quarter,
+        edition: str = "",
     ) -> None:
         self.task = task
         self.samples = samples_by_id
@@ -33,6 +34,7 @@ class ExpertTeacher:
         self.seed = seed
         self.name = f"embedded:{task.name}"
         self._count = count
+        self._edition = edition  # of the program: another one gives other answers to the same request
 
     def count_tokens(self, text: str) -> int:
         return self._count(text)
@@ -42,7 +44,8 @@ class ExpertTeacher:
 
     def request_hash(self, request: Request) -> str:
         # The item is part of it: the expert answers from the item's facts, not from the messages.
-        return digest("expert", "", self.name, request, {"seed": self.seed, "item": request.item_id})
+        extra = {"seed": self.seed, "item": request.item_id, "edition": self._edition}
+        return digest("expert", "", self.name, request, extra)
 
     def ask(self, request: Request) -> Reply:
         sample = self.samples.get(request.item_id)

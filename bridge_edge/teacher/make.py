@@ -17,6 +17,7 @@ from bridge_edge.errors import UserError, first_line
 from bridge_edge.prices import Price
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_task import API_KINDS, TeacherSpec
+from bridge_edge.run import source_digest
 from bridge_edge.teacher.base import Teacher
 from bridge_edge.teacher.batch_api import BatchTeacher
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher, utf8_bytes
@@ -53,7 +54,8 @@ def make_teacher(recipe: Recipe, samples: Sequence[Sample]) -> Teacher:
         return _api(recipe, price)
     from bridge_edge.teacher.expert import ExpertTeacher
 
-    return ExpertTeacher(load_task(recipe.task.module or ""), {s.id: s for s in samples}, price, recipe.seed)
+    task, known = load_task(recipe.task.module or ""), {s.id: s for s in samples}
+    return ExpertTeacher(task, known, price, recipe.seed, edition=source_digest(recipe))
 
 
 def _api(recipe: Recipe, price: Price) -> Teacher:

@@ -76,8 +76,9 @@ def test_samples_and_seeds_are_different_requests() -> None:
         teacher.request_hash(Request.of("other", "p")),
         teacher.request_hash(Request.of(key, "p", max_tokens=9)),
         ExpertTeacher(TASK, SAMPLES, seed=1).request_hash(base),
+        ExpertTeacher(TASK, SAMPLES, edition="2").request_hash(base),
     }
-    assert len(hashes) == 5
+    assert len(hashes) == 6
     assert teacher.request_hash(Request.of(key, "p")) == teacher.request_hash(base)
 
 
