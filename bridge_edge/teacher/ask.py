@@ -22,12 +22,12 @@ from contextlib import suppress
 from itertools import islice
 from queue import Empty, SimpleQueue
 
-from bridge_edge.answer_cache import AnswerCache
-from bridge_edge.budget import AlreadyAnswered, Answer, BudgetExhausted, InFlight, Ledger, Query, Reservation
+from bridge_edge.answer_cache import AnswerCache, Hit, NoCache
+from bridge_edge.budget import AlreadyAnswered, Answer, BudgetExhausted, InFlight, Ledger, Reservation
 from bridge_edge.errors import UserError
 from bridge_edge.ledger_rows import good
-from bridge_edge.teacher.attempt import first_interrupt
-from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError, cost_of
+from bridge_edge.teacher.attempt import first_interrupt, worst_case
+from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError
 from bridge_edge.teacher.crew import Crew
 from bridge_edge.teacher.outcome import Event, Failure, Job, Outcome, Policy, Progress, announce, until
 from bridge_edge.teacher.prompt import build_prompt, sanitize
@@ -70,7 +70,7 @@ class _Asker:
         policy: Policy,
         cache: AnswerCache | None,
     ) -> None:
-        self.teacher, self.ledger, self.cache = teacher, ledger, cache
+        self.teacher, self.ledger, self.cache = teacher, ledger, cache or NoCache()
         self.progress, self.policy = progress, policy
         self.jobs: dict[str, Job] = {}
         for request in requests:
@@ -80,11 +80,10 @@ class _Asker:
         self.later: list[tuple[float, int, Job]] = []  # a heap by due time
         self.flying: dict[str, Reservation] = {}
         self.events: SimpleQueue[Event | None] = SimpleQueue()  # None: Ctrl-C
-        self.crew = Crew(teacher, ledger, cache, concurrency, self.events.put)
+        self.crew = Crew(teacher, ledger, self.cache, concurrency, self.events.put)
         self.width = concurrency + self.crew.ahead
-        self.not_before = 0.0
+        self.not_before = self.told = 0.0
         self.done = self.failed = self.failed_in_a_row = 0
-        self.told = 0.0
         self.interrupted = False
         self.crash: Exception | None = None
         self.outcome = Outcome()
@@ -92,8 +91,7 @@ class _Asker:
     def run(self) -> Outcome:
         bought = self.ledger.replies(list(self.jobs))
         kept = [a for job in self.jobs.values() if (a := self._recall(job, bought.get(job.hash, []))) is not None]
-        if self.cache is not None:
-            self.cache.put(kept)  # a killed run may have stored them in its ledger alone
+        self.cache.put(kept)  # a killed run may have stored them in its ledger alone
         self._tell(now=True)
         self.crew.start(len(self.ready))
         try:
@@ -108,6 +106,7 @@ class _Asker:
             raise
         finally:
             self.crew.dismiss()
+            self.cache.release()
         if self.crash is not None:
             raise self.crash
         if self.interrupted:
@@ -124,9 +123,8 @@ class _Asker:
             self._from_ledger(job, answer)
             return answer
         if bought and bought[-1].status in FINAL:
-            status = bought[-1].status
-            message = f"item {job.request.item_id!r}: {status} reply, bought before and not asked for again"
-            self._end(job, TeacherError(message, status, scope="item"))
+            message = f"item {job.request.item_id!r}: {bought[-1].status} reply, bought before and not asked for again"
+            self._end(job, TeacherError(message, bought[-1].status, scope="item"))
         else:
             self.ready.append(job)
         return None
@@ -168,13 +166,17 @@ class _Asker:
     def _launch(self) -> bool:
         """Hand the first ready jobs to workers or settle them otherwise; False where money is waited for or gone."""
         jobs = list(islice(self.ready, self.width - len(self.flying)))
-        if self.cache is not None:
-            # Here and not when the jobs are queued: another run may have bought an answer in the meantime.
-            known = [(n, hit) for n, job in enumerate(jobs) if (hit := self.cache.get(job.hash)) is not None]
-            if known and known[0][0] == 0:
-                return self._from_cache(jobs[0], *known[0][1])
-            jobs = jobs[: known[0][0]] if known else jobs
-        for job, found in zip(jobs, self.ledger.reserve_all([self._query(job) for job in jobs]), strict=False):
+        # Here and not when the jobs are queued: another run may have bought an answer, or asked, in the meantime.
+        free, known = self.cache.claim([job.hash for job in jobs], self.ledger.path)
+        if free == 0 and known is not None:
+            return self._known(jobs[0], known)
+        enough = self._reserve(jobs[:free])
+        self.cache.release([job.hash for job in jobs[:free] if job.hash not in self.flying])
+        return enough
+
+    def _reserve(self, jobs: Sequence[Job]) -> bool:
+        queries = [worst_case(self.teacher, job.hash, job.request) for job in jobs]
+        for job, found in zip(jobs, self.ledger.reserve_all(queries), strict=False):
             if isinstance(found, BudgetExhausted):
                 return self._no_money(found)
             self.ready.popleft()
@@ -183,21 +185,23 @@ class _Asker:
             elif isinstance(found, InFlight):
                 self._wait_for_other(job, str(found))
             else:
-                self._send(job, found)
+                job.tries += 1
+                self.flying[job.hash] = found
+                self.crew.send(job, found)
+                self.outcome.asked += 1
         return True
-
-    def _query(self, job: Job) -> Query:
-        bounds = (self.teacher.prompt_tokens(job.request), job.request.max_tokens)
-        return Query(job.hash, job.request.item_id, *bounds, cost_of(self.teacher, job.request))
 
     def _no_money(self, error: BudgetExhausted) -> bool:
         if not self.flying:  # an answer in flight may yet turn out cheaper than what is reserved for it
             self.outcome.stopped_by, self.outcome.message = error.cap, str(error)
         return False
 
-    def _from_cache(self, job: Job, answer: Answer, origin: str) -> bool:
+    def _known(self, job: Job, known: Hit | InFlight) -> bool:
+        """What the cache says of a job: another run has its answer, or is asking for it."""
         try:
-            self._accept(job, self.ledger.adopt(answer, job.request.item_id, origin))
+            if isinstance(known, InFlight):
+                raise known
+            self._accept(job, self.ledger.adopt(known[0], job.request.item_id, known[1]))
             self.outcome.from_cache += 1
         except AlreadyAnswered as found:
             self._from_ledger(job, found.answer)
@@ -209,19 +213,15 @@ class _Asker:
         self._tell()
         return True
 
-    def _send(self, job: Job, reservation: Reservation) -> None:
-        job.tries += 1
-        self.flying[job.hash] = reservation
-        self.crew.send(job, reservation)
-        self.outcome.asked += 1
-
     def _hold(self) -> None:
         """Where nothing may be sent now, give back what was reserved ahead."""
         if self.halted or time.monotonic() < self.not_before:
             self._call_back()
 
     def _call_back(self) -> None:
-        for job, reservation in reversed(self.crew.call_back()):
+        back = self.crew.call_back()
+        self.cache.release([job.hash for job, _ in back])
+        for job, reservation in reversed(back):
             del self.flying[job.hash]
             job.tries -= 1
             self.outcome.asked -= 1

@@ -8,11 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from bridge_edge.budget import Answer, Details, Ledger, Reservation
-from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError
+from bridge_edge.budget import Answer, Details, Ledger, Query, Reservation
+from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError, cost_of
 
 Result = tuple[Reply | Exception, float]
 """What came of one call, and the seconds that it took."""
+
+
+def worst_case(teacher: Teacher, request_hash: str, request: Request) -> Query:
+    """What is reserved for a request."""
+    bounds = (teacher.prompt_tokens(request), request.max_tokens)
+    return Query(request_hash, request.item_id, *bounds, cost_of(teacher, request))
 
 
 def attempt(teacher: Teacher, ledger: Ledger, request: Request, reservation: Reservation) -> Answer | TeacherError:

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from bridge_edge.answer_cache import AnswerCache
 from bridge_edge.budget import Answer, Ledger, Reservation
 from bridge_edge.teacher.attempt import Result, call, enter
-from bridge_edge.teacher.base import Reply, Teacher
+from bridge_edge.teacher.base import Reply, Teacher, TeacherError
 from bridge_edge.teacher.outcome import Event, Job
 
 Task = tuple[Job, Reservation]
@@ -28,7 +28,7 @@ class Crew:
         self,
         teacher: Teacher,
         ledger: Ledger,
-        cache: AnswerCache | None,
+        cache: AnswerCache,
         concurrency: int,
         hear: Callable[[Event], None],
     ) -> None:
@@ -88,10 +88,13 @@ class Crew:
     def _enter(self) -> None:
         while (landed := self._landed.get()) is not None:
             (job, reservation), result = landed
+            got: Answer | TeacherError | Exception
             try:
-                entered = enter(self._ledger, reservation, result)
-                if self._cache is not None and isinstance(entered, Answer):
-                    self._cache.put([entered])
-                self._hear(Event(job, entered))
+                got = enter(self._ledger, reservation, result)
             except Exception as error:
-                self._hear(Event(job, error))
+                got = error
+            if isinstance(got, Answer):
+                self._cache.put([got])
+            else:
+                self._cache.release([job.hash])
+            self._hear(Event(job, got))
