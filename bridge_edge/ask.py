@@ -41,7 +41,8 @@ def answer_once(runtime: Runtime, question: str, bounds: Bounds = FREE, show: bo
             click.secho("no answer could be read from this reply", fg="yellow", err=True)
         said = f"{reply.tokens} tokens, first after {reply.ttft_s * 1000:.0f} ms, {speed}"
         click.secho(", ".join([said, *_thought(writing.thinking, runtime.card)]), dim=True, err=True)
-    return {"question": question, **{k: v for k, v in asdict(reply).items() if v is not None or k == "answer"}}
+    told = {k: v for k, v in asdict(reply).items() if k != "ids" and (v is not None or k == "answer")}
+    return {"question": question, **told}
 
 
 def _thought(thinking: Thinking | None, card: Card | None) -> list[str]:

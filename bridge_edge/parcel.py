@@ -89,7 +89,7 @@ def open_parcel(folder: Path) -> Parcel:
 
 def write_sums(folder: Path) -> None:
     """SHA256SUMS over every other file, as `sha256sum --check` reads it."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / SUMS)
     lines = [f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}" for p in files]
     (folder / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ FREE = Bounds()
 class Reply:
     """What a student said. `answer` is None where none could be read; `ttft_s` is the time to the first token;
     `thought` counts the tokens before the answer, `closed` says whether the budget had to be enforced (both None
-    without a budget); `complete` is False where the reply was cut off by a bound."""
+    without a budget); `complete` is False where the reply was cut off by a bound; `ids` are the tokens themselves."""
 
     rationale: str
     answer: str | None
@@ -52,6 +52,7 @@ class Reply:
     think: int | None = None
     thought: int | None = None
     closed: bool | None = None
+    ids: tuple[int, ...] = field(default=(), repr=False)
 
     @property
     def tokens_per_s(self) -> float:
@@ -78,6 +79,7 @@ class Writing:
         self.thinking = Thinking(runtime, bounds.think) if bounds.think else None
         self.ids: list[int] = []
         self.text = ""
+        self.complete = True
         self._start = self._first = self._end = 0.0
 
     def __iter__(self) -> Iterator[str]:
@@ -105,7 +107,7 @@ class Writing:
         return piece
 
     def reply(self) -> Reply:
-        """Of a completion that was iterated to its end."""
+        """Of what there is so far: the whole, if it was iterated to its end."""
         parsed = parse(self.text, self.runtime.card.answers if self.runtime.card else ())
         thinking = self.thinking
         return Reply(
@@ -115,12 +117,13 @@ class Writing:
             tokens=len(self.ids),
             prompt_tokens=len(self.prompt),
             ttft_s=round(self._first, 4),
-            seconds=round(self._end - self._start, 4),
+            seconds=round((self._end or time.perf_counter()) - self._start, 4),
             runtime=self.runtime.name,
             complete=self.complete,
             think=self.bounds.think,
             thought=thinking.tokens if thinking else None,
             closed=thinking.closed if thinking else None,
+            ids=tuple(self.ids),
         )
 
 

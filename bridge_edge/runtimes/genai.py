@@ -100,7 +100,8 @@ class GenAI:
 
 
 class BareONNX(GenAI):
-    """With the tokenizer of onnxruntime-genai, which leaves out the Unicode normalisation that the folder asks for."""
+    """With the tokenizer of onnxruntime-genai, which leaves out the Unicode normalisation that the folder asks for. It
+    decodes as transformers does up to the first bytes that are no UTF-8, and nothing behind them."""
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         super().__init__(path, read_config(path), threads)
