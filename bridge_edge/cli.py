@@ -31,6 +31,7 @@ VERBS = {  # verb -> module of bridge_edge.verbs, and its command there
     "sign": "sending:sign",
     "verify": "sending:verify",
     "pack": "packing:pack",
+    "serve": "packing:serve",
     "bench": "trying:bench",
     "eval": "trying:evaluate",
     "run": "trying:run",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bridge_edge.errors import UserError
-from bridge_edge.verbs.options import emit, json_option, runs_option
+from bridge_edge.verbs.options import emit, json_option, runs_option, threads_option
 
 
 @click.command()
@@ -39,3 +39,37 @@ def pack(
     emit(as_json, {k: v for k, v in told.items() if k != "lines"}, pack_text(told))
     if show and serve is not None:
         serve(Path(told["folder"]), port)
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others need --token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--token", envvar="BRIDGE_EDGE_TOKEN", help="Bearer token; better in the variable BRIDGE_EDGE_TOKEN.")
+@click.option("--queue", type=click.IntRange(0, 10_000), default=32, show_default=True, help="Requests that may wait.")
+@click.option("--key", type=click.Path(path_type=Path), default=None, help="Public key: check the signature too.")
+@runs_option
+@threads_option
+def serve(
+    model: str | None,
+    host: str,
+    port: int,
+    token: str | None,
+    queue: int,
+    key: Path | None,
+    runs_dir: Path,
+    threads: int | None,
+) -> None:
+    """Answer OpenAI's chat and completion API on loopback (default: an export of the latest run)."""
+    try:
+        from bridge_edge.serve.app import Door
+        from bridge_edge.serve.app import serve as run_server
+    except ImportError as error:
+        raise UserError(f"serving needs the package {error.name!r}", "pip install 'bridge-edge[serve]'") from None
+    from bridge_edge.deliver import artifacts
+    from bridge_edge.student import Student
+
+    door = Door(host, port, token, queue)
+    path = Path(model) if model else artifacts(runs_dir)[:2][-1]
+    student = Student.load(path, threads, key)
+    run_server(student, (student.card.recipe if student.card else "") or path.stem, door)
