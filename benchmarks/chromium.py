@@ -136,12 +136,15 @@ class Browser:
             time.sleep(0.2)
         raise UserError(f"the page never came to {script!r}", "see what it shows in a browser")
 
-    def picture(self, path: Path, size: tuple[int, int], dark: bool = False) -> None:
+    def scheme(self, name: str) -> None:
+        """The colours that the user asks for: light or dark."""
+        feature = {"name": "prefers-color-scheme", "value": name}
+        self.call("Emulation.setEmulatedMedia", {"features": [feature]})
+
+    def picture(self, path: Path, size: tuple[int, int]) -> None:
         """A screenshot at a size in CSS pixels, of the whole height of the page."""
         shape = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 600}
         self.call("Emulation.setDeviceMetricsOverride", shape)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", {"features": [scheme]})
         data = self.call("Page.captureScreenshot", {"captureBeyondViewport": True})["data"]
         path.write_bytes(base64.b64decode(data))
 

@@ -105,11 +105,11 @@ def about(folder: Path) -> str:
 def measured(folder: Path) -> list[str]:
     """Accuracy with its interval: of the checkpoint on the test items, and of this very file where it was measured."""
     run = run_of(folder)
-    lines = list(facts(run / STUDENT).get("Accuracy of the checkpoint", ())) if run else []
+    lines = [f"Accuracy: {line}" for line in facts(run / STUDENT).get("Accuracy of the checkpoint", ())] if run else []
     try:
         checked = json.loads((folder / "parity.json").read_text(encoding="utf-8"))["parity"]["accuracy"]
         share, n = float(checked["accuracy_b"]), int(checked["n"])
     except (OSError, ValueError, KeyError, TypeError):
         return lines
     low, high = wilson(round(share * n), n)
-    return [*lines, f"This file: {share:.1%} on {n} dev items, 95 % interval {low:.1%} to {high:.1%}"]
+    return [*lines, f"Of this file: {share:.1%} on {n} dev items, 95 % interval {low:.1%} to {high:.1%}"]

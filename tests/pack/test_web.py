@@ -72,7 +72,7 @@ def test_accuracy_comes_with_an_interval(tmp_path: Path) -> None:
     assert measured(tmp_path) == []
     parity = {"parity": {"accuracy": {"accuracy_b": 0.9, "n": 100}}}
     (tmp_path / "parity.json").write_text(json.dumps(parity))
-    assert measured(tmp_path) == ["This file: 90.0% on 100 dev items, 95 % interval 82.6% to 94.5%"]
+    assert measured(tmp_path) == ["Of this file: 90.0% on 100 dev items, 95 % interval 82.6% to 94.5%"]
 
 
 @pytest.mark.usefixtures("without_npm")

@@ -18,32 +18,35 @@ function list(id, tag, lines) {
   at(id).replaceChildren(...lines.map((line) => Object.assign(document.createElement(tag), { textContent: line })));
 }
 
+const counted = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const mega = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 
 // Resolves once a checked version is kept here; rejects where the first one fails its check.
 async function keepOffline() {
   if (!self.isSecureContext) {
-    throw new Refused("This page needs https (or a local address): without it a browser can neither check nor keep it.");
+    throw new Refused("This page needs https or a local address: else a browser can neither check nor keep it.");
   }
-  if (!navigator.serviceWorker) return;
-  navigator.serviceWorker.addEventListener("message", ({ data }) => {
-    if (data.type === "progress" && !navigator.serviceWorker.controller) {
-      state(`Downloading ${mega(data.done)} of ${mega(data.total)}, once.`, data.done, data.total);
-    }
-    if (data.type === "failed" && navigator.serviceWorker.controller) {
-      notice(`An update to version ${data.version} was not taken: ${data.message}. This version goes on.`, null);
-    }
-  });
-  const registration = await navigator.serviceWorker.register("sw.js", { updateViaCache: "none" });
-  registration.addEventListener("updatefound", () => watch(registration.installing));
-  if (registration.waiting) offer(registration.waiting);
-  if (navigator.serviceWorker.controller) return;
-  await new Promise((resolve, reject) => {
-    navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true });
-    navigator.serviceWorker.addEventListener("message", ({ data }) => {
-      if (data.type === "failed") reject(new Refused(`${data.message}. It was not loaded.`));
+  const workers = navigator.serviceWorker;
+  if (!workers) return; // as in some private windows: everything is fetched and checked each time
+  const kept = new Promise((resolve, reject) => {
+    workers.addEventListener("controllerchange", resolve, { once: true });
+    workers.addEventListener("message", ({ data }) => {
+      if (workers.controller) {
+        const refused = `An update to version ${data.version} was not taken: ${data.message}. This version goes on.`;
+        if (data.type === "failed") notice(refused, null);
+      } else if (data.type === "progress") {
+        state(`Downloading ${mega(data.done)} of ${mega(data.total)}, once.`, data.done, data.total);
+      } else {
+        reject(new Refused(`${data.message}. It was not loaded.`));
+      }
     });
   });
+  kept.catch(() => {}); // told by whoever waits for it
+  const registration = await workers.register("sw.js", { updateViaCache: "none" });
+  registration.addEventListener("updatefound", () => watch(registration.installing));
+  if (registration.waiting) offer(registration.waiting);
+  if (!workers.controller) await kept;
+  navigator.storage?.persist?.();
 }
 
 function watch(worker) {
@@ -81,6 +84,7 @@ async function fill() {
   list("measured", "li", student.measured.length ? student.measured : ["Its accuracy was not measured."]);
   const bytes = student.files.reduce((sum, file) => sum + file.bytes, 0);
   const facts = [["Model", `${student.kind.toUpperCase()}, ${mega(bytes)}`], ["Engine", student.engine]];
+  if (navigator.serviceWorker?.controller) facts.push(["Version", await (await fetch("version")).text()]);
   const cells = facts.flatMap(([name, value]) => [["dt", name], ["dd", value]]);
   at("facts").replaceChildren(
     ...cells.map(([tag, textContent]) => Object.assign(document.createElement(tag), { textContent })),
@@ -89,7 +93,8 @@ async function fill() {
   at("examples").hidden = !student.examples.length;
   at("examples").append(
     ...student.examples.map((text) => {
-      const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+      const button = Object.assign(document.createElement("button"), { type: "button" });
+      button.append(Object.assign(document.createElement("span"), { textContent: text }));
       button.onclick = () => ((at("question").value = text), at("question").focus());
       return button;
     }),
@@ -97,6 +102,12 @@ async function fill() {
   at("thinking").hidden = !student.budgets.length;
   const choices = [["", "as much as it takes"], ...student.budgets.map((b) => [b, `${b} tokens`])];
   at("budget").append(...choices.map(([value, text]) => new Option(text, value)));
+}
+
+// Half of the cores, as they may be slow ones, and at most four; ?threads=N asks for another number.
+function threads() {
+  const asked = Number(new URLSearchParams(location.search).get("threads"));
+  return asked || Math.max(1, Math.min(4, Math.floor((navigator.hardwareConcurrency || 1) / 2)));
 }
 
 async function memory() {
@@ -116,7 +127,7 @@ function show(step, ended) {
   }
 }
 
-async function reply(question, budget) {
+async function reply(question, budget, named = false) {
   running = new AbortController();
   const start = performance.now();
   let first = null;
@@ -124,7 +135,7 @@ async function reply(question, budget) {
   at("reply").hidden = false;
   at("answer").textContent = "…";
   at("figures").textContent = "";
-  for await (const step of answer(engine, student, question, { budget, signal: running.signal })) {
+  for await (const step of answer(engine, student, question, { budget, named, signal: running.signal })) {
     first ??= performance.now();
     last = step;
     show(step, false);
@@ -133,9 +144,9 @@ async function reply(question, budget) {
   const speed = last.tokens > 1 ? (1000 * (last.tokens - 1)) / (end - first) : null;
   show(last, true);
   const figures = [
-    `${last.tokens} tokens`,
+    counted(last.tokens, "token"),
     first && `first after ${(first - start).toFixed(0)} ms`,
-    speed && `${speed.toFixed(speed < 10 ? 1 : 0)} tokens/s on ${engine.threads} ${engine.threads > 1 ? "threads" : "thread"}`,
+    speed && `${speed.toFixed(speed < 10 ? 1 : 0)} tokens/s on ${counted(engine.threads, "thread")}`,
     last.thought !== null && `thought ${last.thought} of ${budget}${last.closed ? ", closed at the bound" : ""}`,
     running.signal.aborted && "stopped",
   ].filter(Boolean);
@@ -166,10 +177,10 @@ async function start() {
   await keepOffline();
   student = await (await fetch("student.json")).json();
   await fill();
-  const files = await load(student.files, (done, total) => state(`Checking ${mega(done)} of ${mega(total)}.`, done, total));
+  const tell = (done, total) => state(`Checking ${mega(done)} of ${mega(total)}.`, done, total);
+  const files = await load(student.files, tell);
   state("Loading the model.");
-  const cores = navigator.hardwareConcurrency || 1;
-  engine = await open(student, files, isolated ? Math.min(cores, 4, Math.max(2, cores / 2)) : 1);
+  engine = await open(student, files, isolated ? threads() : 1);
   state("");
   at("ask").disabled = false;
   return { threads: engine.threads, isolated };

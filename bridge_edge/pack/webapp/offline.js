@@ -65,6 +65,7 @@ async function activate() {
 
 // What is not part of the version (the history of versions) comes from the network, or as it was seen last.
 async function respond(request) {
+  if (request.url === new URL("version", self.registration.scope).href) return new Response(RELEASE.version);
   const cache = await caches.open(CACHE);
   const page = request.mode === "navigate" && new URL(request.url).pathname.endsWith("/");
   const kept = await cache.match(page ? "index.html" : request, { ignoreSearch: true });

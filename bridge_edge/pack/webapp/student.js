@@ -1,5 +1,6 @@
 // How a question is asked and an answer read, as bridge_edge does it in Python: data/card.py, data/thinking.py,
-// runtimes/think.py. An engine is {stream(text, max, signal)}: an async generator of {ids, text} for all that is new.
+// runtimes/think.py. An engine is {stream(text, max, {signal, named})}: an async generator of {text, count: all so far,
+// ids: the new ones, where they are to be named}.
 
 export function promptOf(student, question, budget) {
   let prompt = question;
@@ -43,14 +44,15 @@ export function thought(student, text, ends) {
 }
 
 // Yields {text, tokens, ids, thought, closed} as the answer grows. Beyond the budget the thought is cut, the marker put
-// in its place, and the model goes on from there.
-export async function* answer(engine, student, question, { budget = null, signal = null } = {}) {
+// in its place, and the model goes on from there. It reads the thought as text, so that a cut right behind a full stop
+// may be other tokens than in Python.
+export async function* answer(engine, student, question, { budget = null, signal = null, named = false } = {}) {
   const prompt = promptOf(student, question, budget);
   const ids = [];
   const ends = [];
   let text = "";
   let told = null;
-  for await (const step of engine.stream(prompt, budget ? budget + student.room : student.new, signal)) {
+  for await (const step of engine.stream(prompt, budget ? budget + student.room : student.new, { signal, named })) {
     ids.push(...step.ids);
     text = step.text;
     while (ends.length < step.count) ends.push(text.length);
@@ -63,7 +65,7 @@ export async function* answer(engine, student, question, { budget = null, signal
   const kept = ids.slice(0, budget);
   head += head && !head.endsWith("\n") ? "\n" + student.marker : student.marker;
   yield { text: head, ids: kept, tokens: ends.length, thought: budget, closed: true };
-  for await (const step of engine.stream(prompt + head, student.room, signal)) {
+  for await (const step of engine.stream(prompt + head, student.room, { signal, named })) {
     const all = { text: head + step.text, ids: [...kept, ...step.ids], tokens: ends.length + step.count };
     yield { ...all, thought: budget, closed: true };
   }

@@ -17,7 +17,7 @@ export async function open(student, files, threads) {
   worker.postMessage({ type: "load", files, ends: student.ends, context: student.context, threads });
   const { threads: used } = await next();
 
-  async function* stream(text, max, signal) {
+  async function* stream(text, max, { signal = null }) {
     if (signal) signal.addEventListener("abort", () => worker.postMessage({ type: "stop" }), { once: true });
     worker.postMessage({ type: "ask", text, max });
     let count = 0;
