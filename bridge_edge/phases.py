@@ -1,15 +1,15 @@
 """The stages of the two phases of BRIDGE (arXiv 2512.20403), each a function from files to files.
 
 Apprenticeship: data, warmup, score and select (selection.py), teach and apprentice (apprenticeship.py). Tutoring:
-annotate (annotation.py), align, tutor. Then baseline and evaluate. `stages.py` decides which of them run; nothing here
-knows of manifests, keys or resuming, except that a stage finds its own half-done files in `out` and goes on from them.
+annotate (annotation.py), align, tutor (tutoring.py). Then baseline and evaluate. `stages.py` decides which of them run;
+nothing here knows of manifests, keys or resuming, except that a stage finds its own half-done files in `out` and goes
+on from them.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -20,17 +20,16 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from bridge_edge import mixing, thinking
-from bridge_edge.curriculum import EASY, SHORT, SHUFFLED, alignment_note, easy_first, short_first, spread
+from bridge_edge.curriculum import spread
 from bridge_edge.data.card import normal
 from bridge_edge.data.encode import ANSWER_TASK, encode_pairs, encode_samples, prompt_ids
 from bridge_edge.data.pool import build_splits, make_card
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
-from bridge_edge.data.thinking import names
 from bridge_edge.embedded.skills import documents
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores, records_json, score, to_json
 from bridge_edge.generate.engine import generate
-from bridge_edge.progress import say, track
+from bridge_edge.progress import track
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_models import ModelSpec
 from bridge_edge.run import sha256_file
@@ -210,38 +209,6 @@ def align(ctx: Context, out: Path) -> Metrics:
         lr=recipe.align.lr,
         epochs=recipe.align.epochs,
     )
-
-
-def tutor(ctx: Context, out: Path) -> Metrics:
-    """Train the student on the TA's rationales and answers, the teacher's own where there are any."""
-    taught = {s.id: s for s in ctx.samples("teach", "taught")}
-    samples = [taught.get(s.id, s) for s in ctx.samples("annotate", "annotations")]
-    present = {s.id for s in samples}
-    samples += [s for s in taught.values() if s.id not in present]
-    budgeted = ctx.samples("annotate", "budgeted") if ctx.recipe.reasoning.budgets else []
-    source, recipe, spec = str(ctx.folder("align")), ctx.recipe, ctx.recipe.tutor
-    if spec.order == EASY:
-        samples = easy_first(samples, ctx.folder("annotate"))
-    examples = encode_samples(load_tokenizer(source), samples + budgeted, spec.format)
-    if spec.order == SHORT:
-        examples = short_first(examples)
-    ordered = 0 if spec.order == SHUFFLED else len(examples)
-    suffix = student_suffix(recipe)
-    ta = str(ctx.folder("apprentice"))
-    taught_by = mixing.losses_for(recipe, ta, source, out, ctx.device)
-    metrics = fit(ctx, out, source, recipe.student, examples, "tutoring", suffix, taught_by, ordered=ordered)
-    shutil.rmtree(out / mixing.KEPT, ignore_errors=True)
-    if recipe.kd.on:
-        metrics["kd"] = mixing.figures(recipe, ta, str(out), examples, ctx.samples("data", "dev"), ctx.device)
-    if learnt := [b for b in recipe.reasoning.budgets if any(names(s.prompt, b) for s in budgeted)]:
-        make_card(recipe, suffix, learnt).save(out)
-        metrics["budgeted"] = len(budgeted)
-    if recipe.align.skipped:
-        scores = measure(ctx, out, ctx.samples("data", "dev"), "whether answers can be read", suffix)
-        metrics["dev_parse_failures"] = round(scores.parse_failure_rate, 4)
-        if note := alignment_note(scores.parse_failure_rate):
-            say(f"  warning: {note}")
-    return metrics | {"from_teacher": len(taught), "from_ta": len(samples) - len(taught)}
 
 
 def baseline(ctx: Context, out: Path) -> Metrics:

@@ -93,11 +93,26 @@ class KdSpec(Spec):
         return self.model_dump(mode="json", include=names)
 
 
+class GrpoSpec(Spec):
+    """Reinforcement of answers that are right within their budget (see reinforce.py)."""
+
+    items: int = Field(512, ge=1, description="questions in all, each with one of the budgets")
+    questions: int = Field(16, ge=1, description="questions a step, about")
+    group: int = Field(8, ge=2, description="answers drawn to a question")
+    lr: float = Field(1e-4, gt=0)
+    kl: float = Field(0.04, ge=0, description="weight of the divergence from the student before")
+    reward: Literal["product", "additive"] = Field("product", description="of rightness and fidelity to the budget")
+    sft: bool = Field(True, description="false: without the tutoring before, which is known to fail")
+
+
 class ReasoningSpec(Spec):
     """Reasoning of a length that the reader sets (BARD, arXiv 2511.01470): the student learns rationales of several
     lengths to the same question, told apart by a control signal in the prompt."""
 
     budgets: tuple[int, ...] = Field((), description="most tokens of a rationale, at each of which there are some")
+
+    rl: bool = Field(False, description="reinforce what was learnt (GRPO): right answers within their budget")
+    grpo: GrpoSpec = GrpoSpec()
 
     @field_validator("budgets")
     @classmethod
@@ -108,4 +123,11 @@ class ReasoningSpec(Spec):
 
     def meant(self) -> dict[str, Any]:
         """The values that shape the student; none where the method is off."""
-        return self.model_dump(mode="json") if self.budgets else {}
+        names = {"budgets", *(("rl", "grpo") if self.rl else ())}
+        return self.model_dump(mode="json", include=names) if self.budgets else {}
+
+    @model_validator(mode="after")
+    def _rewarded(self) -> ReasoningSpec:
+        if self.rl and not self.budgets:
+            raise ValueError("rl=true rewards answers within a budget; set budgets, e.g. budgets=[16,32,64]")
+        return self

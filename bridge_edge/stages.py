@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bridge_edge import annotation, apprenticeship, phases, selection
+from bridge_edge import annotation, apprenticeship, phases, selection, tutoring
 from bridge_edge.memory import release
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.progress import say
@@ -104,7 +104,7 @@ STAGES = (
         "annotate",
         "Annotation of the pool by the assistant",
         annotation.annotate,
-        ("annotate", "reasoning", "task", "data.labels", "ta.precision"),
+        ("annotate", "reasoning", "-reasoning.rl", "-reasoning.grpo", "task", "data.labels", "ta.precision"),
         ("data", "apprentice"),
     ),
     Stage(
@@ -116,7 +116,7 @@ STAGES = (
     Stage(
         "tutor",
         "Tutoring of the student",
-        phases.tutor,
+        tutoring.tutor,
         ("name", "student", "tutor", "kd", "reasoning", "seed", "task"),
         ("teach", "annotate", "align"),
         also=(("kd", "apprentice"),),
@@ -145,7 +145,7 @@ def slice_of(recipe: Recipe, reads: Sequence[str]) -> dict[str, Any]:
     for dotted in reads:
         if dotted.startswith("-"):  # read by another stage only, though it stands among values that this one reads
             part, last = dotted[1:].split(".")
-            whole[part].pop(last, None)
+            whole.get(part, {}).pop(last, None)  # a method that is off has no values
             continue
         if dotted in METHODS and dotted not in whole:
             continue

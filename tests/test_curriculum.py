@@ -14,11 +14,12 @@ import pytest
 from bridge_edge.curriculum import DECISIONS, alignment_note, easy_first, short_first, spread
 from bridge_edge.data.samples import Sample, write_jsonl
 from bridge_edge.errors import UserError
-from bridge_edge.phases import Context, rehearse, tutor
+from bridge_edge.phases import Context, rehearse
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.stages import STAGES, stage_key
 from bridge_edge.train.batches import ANSWER, RATIONALE, Encoded
 from bridge_edge.train.loop import Plan, step_plan
+from bridge_edge.tutoring import tutor
 from tests import tiny
 
 PLAN = Plan(1e-3, 2, 64, 32, seed=3)

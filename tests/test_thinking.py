@@ -21,7 +21,7 @@ from bridge_edge.data.thinking import SIGNAL, asked, budgets_of, closing, fits, 
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import spearman
 from bridge_edge.generate.drafts import Draft
-from bridge_edge.phases import Context, tutor
+from bridge_edge.phases import Context
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.runtimes.think import Thinking
@@ -30,6 +30,7 @@ from bridge_edge.train.batches import ANSWER as ANSWERED
 from bridge_edge.train.batches import RATIONALE, Encoded
 from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.models import load_model, load_tokenizer
+from bridge_edge.tutoring import tutor
 from tests import tiny
 
 WORDS = ("recipe=legal", "task.answers=['yes', 'no']", "task.max_new_tokens=12", "student.epochs=1")

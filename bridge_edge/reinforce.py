@@ -1,0 +1,132 @@
+"""Reinforcement behind the tutoring (`reasoning.rl`): answers that are right within their budget are made likelier.
+
+What: group-relative policy optimisation (GRPO, arXiv 2402.03300) as token losses of the one training loop. A batch's
+rows are questions that name a budget; for each a group of answers is drawn, and a token's loss is
+    -A * ratio + kl * (exp(d) - d - 1), d = log p_before(token) - log p(token),
+with A = (R - mean) / (std + 1e-4) within the group and p_before the model that the training began with. The loss of a
+batch is the mean over its tokens. Every group is drawn from the model of that step, so the ratio is 1 (its gradient is
+what counts) and nothing is clipped.
+The reward is R = [right] * f with f = 1 up to the budget, falling linearly to 0 at 1.25 of it (BARD, arXiv 2511.01470,
+has a product; this form of f is ours). `additive` is [right] + f, which also pays for short wrong answers.
+Why in the loop: resuming, optimiser, schedule and progress are the tutoring's own.
+Not covered: rewards by a model, a step on groups of an earlier one, answers beyond `task.max_new_tokens`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bridge_edge.data.card import normal, parse
+from bridge_edge.data.encode import prompt_ids
+from bridge_edge.data.samples import Sample
+from bridge_edge.data.thinking import asked, thought
+from bridge_edge.rollouts import Rollouts
+from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Batch, Encoded, collate, key_of
+from bridge_edge.train.hybrid import in_chunks
+from bridge_edge.train.losses import States, supervised_states
+
+TOLERANCE = 0.25  # of the budget, beyond which an answer is worth nothing
+FLAT = 1e-4  # keeps a group of equal rewards from being divided by 0
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is wanted of the answers to a question."""
+
+    budget: int
+    answer: str
+
+
+def questions(
+    tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample], budgets: Sequence[int], count: int, seed: int
+) -> tuple[list[Encoded], dict[bytes, Aim]]:
+    """`count` questions with budgets, as different as there are, and the aim of each. The one supervised token of an
+    example only says where its prompt ends."""
+    pairs = [(sample, budget) for sample in samples for budget in budgets]
+    random.Random(seed).shuffle(pairs)
+    pairs = (pairs * -(-count // len(pairs)))[:count]
+    examples, aims = [], {}
+    prompts = prompt_ids(tokenizer, [asked(sample.prompt, budget) for sample, budget in pairs])
+    for (sample, budget), ids in zip(pairs, prompts, strict=True):
+        codes = np.array([PROMPT] * len(ids) + [ANSWER], np.int8)
+        examples.append(Encoded(np.array([*ids, tokenizer.eos_token_id], np.int32), codes))
+        aims[key_of(examples[-1].ids, codes)] = Aim(budget, sample.answer or "")
+    return examples, aims
+
+
+def fidelity(tokens: int, budget: int) -> float:
+    """f: how well so many tokens of thought keep to a budget, 0 to 1."""
+    return min(1.0, max(0.0, 1 - (tokens - budget) / (TOLERANCE * budget)))
+
+
+def advantages(rewards: torch.Tensor) -> torch.Tensor:
+    """A of rewards (groups, size), by the mean and spread of each group."""
+    return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + FLAT)
+
+
+def grpo_losses(own: torch.Tensor, before: torch.Tensor, advantage: torch.Tensor, kl: float) -> torch.Tensor:
+    """Losses (N,) of tokens with log-probabilities `own` now and `before` the training, whose answers have these
+    advantages."""
+    d = before - own
+    return -advantage * (own - own.detach()).exp() + kl * (d.exp() - d - 1)
+
+
+def chosen(states: States) -> torch.Tensor:
+    """Log-probability (N,) of each label, in chunks of logits."""
+
+    def part(piece: slice, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = states.head(hidden)
+        return logits.gather(-1, states.labels[piece][:, None])[:, 0] - logits.logsumexp(-1), states.labels[piece]
+
+    return torch.cat([logs for logs, _ in in_chunks(part, states, None)])
+
+
+@dataclass(frozen=True)
+class Reward:
+    """R of what was said to a question. `answers` are the task's choices."""
+
+    tokenizer: PreTrainedTokenizerBase
+    aims: Mapping[bytes, Aim]
+    answers: tuple[str, ...]
+    additive: bool = False
+
+    def __call__(self, said: np.ndarray, aim: Aim) -> float:
+        tokens, _ = thought(lambda ids: str(self.tokenizer.decode(list(ids))), said.tolist())
+        given = parse(str(self.tokenizer.decode(said, skip_special_tokens=True)), self.answers).answer
+        right, kept = float(given is not None and normal(given) == normal(aim.answer)), fidelity(tokens, aim.budget)
+        return right + kept if self.additive else right * kept
+
+
+@dataclass(frozen=True)
+class Grpo:
+    """Token losses of a student that learns from its own answers, `group` to a question (see
+    `train.losses.TokenLosses`). `before` is the model that it must not leave too far."""
+
+    rollouts: Rollouts
+    reward: Reward
+    before: PreTrainedModel
+    group: int
+    kl: float
+
+    def __call__(self, model: PreTrainedModel, batch: Batch, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+        said = self.rollouts(model, batch, progress, self.group)
+        advantage = advantages(self.rewards(batch, said)).flatten().to(model.device)
+        drawn = collate(said, 0).to(model.device)
+        with torch.no_grad():
+            before = chosen(supervised_states(self.before, drawn))
+        states = supervised_states(model, drawn)
+        losses = grpo_losses(chosen(states), before, advantage[states.rows], self.kl)
+        return losses, torch.full_like(states.segments, RATIONALE)
+
+    def rewards(self, batch: Batch, said: Sequence[Encoded]) -> torch.Tensor:
+        """R of the answers (questions, group)."""
+        rows = zip(batch.ids.cpu().numpy(), batch.segments.cpu().numpy(), strict=True)
+        aims = [self.reward.aims[key_of(*row)] for row in rows]
+        found = [self.reward(row.ids[row.segments > PROMPT], aims[i // self.group]) for i, row in enumerate(said)]
+        return torch.tensor(found).view(-1, self.group)

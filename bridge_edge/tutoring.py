@@ -1,0 +1,122 @@
+"""The tutoring of the student: the stage `tutor`, from annotations to the student that is delivered.
+
+What: the student learns the TA's rationales and answers, by hard labels or those of `kd.*`, within budgets where
+`reasoning.budgets` names some; with `reasoning.rl` what it has learnt is then reinforced (reinforce.py). Both are the
+one training loop. The first of the two is kept until the second is done, so that a killed run does not begin again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from bridge_edge import mixing
+from bridge_edge.curriculum import EASY, SHORT, SHUFFLED, alignment_note, easy_first, short_first
+from bridge_edge.data.encode import encode_samples
+from bridge_edge.data.pool import make_card
+from bridge_edge.data.samples import Sample
+from bridge_edge.data.thinking import names
+from bridge_edge.errors import UserError
+from bridge_edge.phases import Context, Metrics, fit, measure, student_suffix
+from bridge_edge.progress import say
+from bridge_edge.reinforce import Grpo, Reward, questions
+from bridge_edge.run import write_atomic
+from bridge_edge.train.batches import RATIONALE, Encoded
+from bridge_edge.train.loop import Plan
+from bridge_edge.train.losses import TokenLosses
+from bridge_edge.train.models import load_model, load_tokenizer
+
+SFT, DONE = "sft", "metrics.json"
+
+
+def tutor(ctx: Context, out: Path) -> Metrics:
+    """Train the student on the TA's rationales and answers, the teacher's own where there are any."""
+    recipe, reasoning = ctx.recipe, ctx.recipe.reasoning
+    samples, from_teacher = lessons(ctx)
+    budgeted = ctx.samples("annotate", "budgeted") if reasoning.budgets else []
+    learnt = [b for b in reasoning.budgets if any(names(s.prompt, b) for s in budgeted)]
+    if not reasoning.rl:
+        metrics = supervised(ctx, out, samples, budgeted)
+    elif reasoning.grpo.sft:
+        metrics = once(ctx, out / SFT, samples, budgeted)
+        metrics["rl"] = reinforced(ctx, out, str(out / SFT), samples, learnt)
+        shutil.rmtree(out / SFT)
+    else:
+        learnt = list(reasoning.budgets)
+        metrics = reinforced(ctx, out, str(ctx.folder("align")), samples, learnt)
+    suffix = student_suffix(recipe)
+    if learnt:
+        make_card(recipe, suffix, learnt).save(out)
+        metrics["budgeted"] = len(budgeted)
+    if recipe.align.skipped:
+        scores = measure(ctx, out, ctx.samples("data", "dev"), "whether answers can be read", suffix)
+        metrics["dev_parse_failures"] = round(scores.parse_failure_rate, 4)
+        if note := alignment_note(scores.parse_failure_rate):
+            say(f"  warning: {note}")
+    return metrics | {"from_teacher": from_teacher, "from_ta": len(samples) - from_teacher}
+
+
+def lessons(ctx: Context) -> tuple[list[Sample], int]:
+    """What the student is shown in the order of the recipe, and how many of it are the teacher's own words."""
+    taught = {s.id: s for s in ctx.samples("teach", "taught")}
+    samples = [taught.get(s.id, s) for s in ctx.samples("annotate", "annotations")]
+    present = {s.id for s in samples}
+    samples += [s for s in taught.values() if s.id not in present]
+    if ctx.recipe.tutor.order == EASY:
+        samples = easy_first(samples, ctx.folder("annotate"))
+    return samples, len(taught)
+
+
+def supervised(ctx: Context, out: Path, samples: list[Sample], budgeted: list[Sample]) -> Metrics:
+    """The student of these samples, by the losses that the recipe names."""
+    source, recipe, spec = str(ctx.folder("align")), ctx.recipe, ctx.recipe.tutor
+    examples = encode_samples(load_tokenizer(source), samples + budgeted, spec.format)
+    if spec.order == SHORT:
+        examples = short_first(examples)
+    ordered, suffix = 0 if spec.order == SHUFFLED else len(examples), student_suffix(recipe)
+    ta = str(ctx.folder("apprentice"))
+    taught_by = mixing.losses_for(recipe, ta, source, out, ctx.device)
+    metrics = fit(ctx, out, source, recipe.student, examples, "tutoring", suffix, taught_by, ordered=ordered)
+    shutil.rmtree(out / mixing.KEPT, ignore_errors=True)
+    if recipe.kd.on:
+        metrics["kd"] = mixing.figures(recipe, ta, str(out), examples, ctx.samples("data", "dev"), ctx.device)
+    return metrics
+
+
+def once(ctx: Context, out: Path, samples: list[Sample], budgeted: list[Sample]) -> Metrics:
+    """`supervised`, unless a killed run has finished it."""
+    if not (out / DONE).exists():
+        out.mkdir(exist_ok=True)
+        write_atomic(out / DONE, json.dumps(supervised(ctx, out, samples, budgeted)))
+    found: Metrics = json.loads((out / DONE).read_text(encoding="utf-8"))
+    return found
+
+
+def reinforced(ctx: Context, out: Path, source: str, samples: list[Sample], budgets: Sequence[int]) -> Metrics:
+    """The student of `source` after the reinforcement."""
+    recipe, spec, tokenizer = ctx.recipe, ctx.recipe.reasoning.grpo, load_tokenizer(source)
+    if not budgets:
+        raise UserError(
+            f"no rationale fits any of reasoning.budgets={list(recipe.reasoning.budgets)}: nothing to reinforce",
+            "choose budgets near the length that the assistant writes (the annotation stage says how many fit each)",
+        )
+    examples, aims = questions(tokenizer, samples, budgets, spec.items, recipe.seed)
+    longest = max(len(row) for row in examples)
+    room = recipe.student.micro_tokens * longest // (spec.group * (longest + recipe.task.max_new_tokens))
+
+    def by_reward(rows: Sequence[Encoded], plan: Plan) -> TokenLosses:
+        reward = Reward(tokenizer, aims, recipe.task.answers, spec.reward == "additive")
+        before = load_model(source, ctx.device).eval().requires_grad_(False)
+        return Grpo(mixing.rollouts_of(recipe, source), reward, before, spec.group, spec.kl)
+
+    student = recipe.student.model_copy(update={"rehearsal": 0.0, "lr": spec.lr, "epochs": 1})
+    changes = {
+        "ordered": len(examples),
+        "batch_tokens": sum(len(row) for row in examples) * spec.questions // len(examples),
+        "micro_tokens": max(longest, room),  # of questions: with their answers they fill a micro-batch
+        "weights": ((RATIONALE, 1.0),),
+    }
+    suffix = student_suffix(recipe)
+    return fit(ctx, out, source, student, examples, "reinforcement", suffix, by_reward, **changes)

@@ -1,0 +1,226 @@
+"""Reinforcement: rewards by hand, losses the slow way, and a student that becomes better at what is rewarded."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bridge_edge import tutoring
+from bridge_edge.data.card import Card
+from bridge_edge.data.samples import Sample, write_jsonl
+from bridge_edge.data.thinking import asked, budgets_of
+from bridge_edge.errors import UserError
+from bridge_edge.phases import Context
+from bridge_edge.recipe_io import load_recipe
+from bridge_edge.reinforce import Aim, Grpo, Reward, advantages, chosen, fidelity, grpo_losses, questions
+from bridge_edge.rollouts import Rollouts
+from bridge_edge.stages import STAGES, stage_key
+from bridge_edge.train.batches import RATIONALE, collate, key_of
+from bridge_edge.train.loop import Plan, train
+from bridge_edge.train.losses import supervised_states
+from bridge_edge.train.models import load_model
+from tests import tiny
+
+BUDGETS = (8, 16)
+POOL = [Sample(f"Is {i} more than {i % 7}?", "yes" if i % 2 else "no", f"{i} and {i % 7}.") for i in range(6)]
+TOKENIZER = tiny.tokenizer()
+WORDS = ("recipe=legal", "task.answers=['yes', 'no']", "task.max_new_tokens=12", "student.epochs=1", "student.lr=1e-2",
+         "reasoning.budgets=[8,16]")  # fmt: skip
+RL = (*WORDS, "reasoning.rl=true", "reasoning.grpo.items=6", "reasoning.grpo.questions=2", "reasoning.grpo.group=3")
+
+
+def ids(text: str) -> np.ndarray:
+    return np.array([*TOKENIZER(text, add_special_tokens=False)["input_ids"], 2], np.int32)
+
+
+def test_fidelity_is_whole_up_to_the_budget_and_gone_a_quarter_beyond() -> None:
+    assert [fidelity(n, 40) for n in (0, 40, 45, 50, 90)] == [1, 1, 0.5, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "product", "additive"),
+    [
+        ("It is so.\nAnswer: yes", 1, 2),
+        ("It is so.\nAnswer: no", 0, 1),  # short and wrong: what an additive reward pays for
+        ("It is so. " * 30 + "\nAnswer: yes", 0, 1),
+        ("It is so.", 0, 1),
+    ],
+)
+def test_rewards_of_a_right_a_wrong_a_long_and_no_answer(text: str, product: float, additive: float) -> None:
+    aim, reward = Aim(20, "Yes"), Reward(TOKENIZER, {}, ("yes", "no"))
+    assert reward(ids(text), aim) == product
+    assert replace(reward, additive=True)(ids(text), aim) == additive
+
+
+def test_advantages_and_losses_are_what_the_formulas_say() -> None:
+    rewards = [[1.0, 0.0, 0.5, 1.0], [1.0, 1.0, 1.0, 1.0]]
+    found = advantages(torch.tensor(rewards))
+    for got, row in zip(found.tolist(), rewards, strict=True):
+        spread = stdev(row) + 1e-4
+        assert got == pytest.approx([(r - mean(row)) / spread for r in row], abs=1e-4)
+    own, before, weight = [-0.5, -2.0, -1.0], [-0.7, -1.0, -1.0], [0.8, -0.3, 0.0]
+    leaf = torch.tensor(own, requires_grad=True)
+    losses = grpo_losses(leaf, torch.tensor(before), torch.tensor(weight), 0.1)
+    losses.sum().backward()
+    assert leaf.grad is not None
+    for i, (a, b, w) in enumerate(zip(own, before, weight, strict=True)):
+        assert float(losses[i].detach()) == pytest.approx(-w + 0.1 * (math.exp(b - a) - (b - a) - 1), abs=1e-5)
+        step = 1e-4  # the ratio's denominator is the model of the drawing, which does not move
+        sides = [-w * math.exp(s * step) + 0.1 * (math.exp(b - a - s * step) - (b - a - s * step) - 1) for s in (1, -1)]
+        assert float(leaf.grad[i]) == pytest.approx((sides[0] - sides[1]) / (2 * step), abs=1e-3)
+
+
+def test_questions_name_every_budget_and_know_their_aim() -> None:
+    examples, aims = questions(TOKENIZER, POOL, BUDGETS, 30, seed=0)
+    assert len(examples) == 30
+    assert len(aims) == len(POOL) * len(BUDGETS)
+    texts = [str(TOKENIZER.decode(row.ids)) for row in examples]
+    for row, text in zip(examples, texts, strict=True):
+        aim = aims[key_of(row.ids, row.segments)]
+        [sample] = [s for s in POOL if asked(s.prompt, aim.budget) in text]
+        assert aim.answer == sample.answer
+    assert questions(TOKENIZER, POOL, BUDGETS, 3, seed=1)[0][0].ids.tolist() != examples[0].ids.tolist()
+
+
+def losses_on(folder: Path, aims: dict[bytes, Aim], kl: float, group: int = 8) -> Grpo:
+    rollouts = Rollouts.of(TOKENIZER, 6, 16, "fp32", 0)
+    reward = Reward(TOKENIZER, aims, ("yes", "no"))
+    return Grpo(rollouts, reward, load_model(str(folder)).eval(), group, kl)
+
+
+def test_the_loss_of_a_batch_is_the_slow_one(tmp_path: Path) -> None:
+    tiny.checkpoint(tmp_path, "qwen2", tok=TOKENIZER)
+    examples, aims = questions(TOKENIZER, POOL, BUDGETS, 3, seed=0)
+    grpo, model, batch = losses_on(tmp_path, aims, 0.3, group=4), load_model(str(tmp_path)), collate(examples, 0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    score = {tuple(row.ids.tolist()): len(row) % 3 / 2 for row in grpo.rollouts(model, batch, 0.5, 4)}
+    said, wanted = grpo.rollouts(model, batch, 0.5, 4), []
+
+    class Scored(Grpo):
+        def rewards(self, batch: Any, said: Any) -> torch.Tensor:
+            return torch.tensor([score[tuple(row.ids.tolist())] for row in said]).view(-1, 4)
+
+    rewards = [score[tuple(row.ids.tolist())] for row in said]
+    assert len(set(rewards)) > 1
+    for i, row in enumerate(said):
+        group = rewards[i // 4 * 4 : i // 4 * 4 + 4]
+        weight = (rewards[i] - mean(group)) / (stdev(group) + 1e-4)
+        with torch.no_grad():
+            now, then = (
+                m(input_ids=torch.tensor([row.ids.tolist()])).logits[0].log_softmax(-1) for m in (model, grpo.before)
+            )
+        for t in range(len(row)):
+            if row.segments[t]:
+                d = float(then[t - 1, row.ids[t]] - now[t - 1, row.ids[t]])
+                wanted.append(-weight + 0.3 * (math.exp(d) - d - 1))
+    found, segments = Scored(*vars(grpo).values())(model, batch, 0.5)
+    assert found.tolist() == pytest.approx(wanted, abs=1e-3)
+    assert set(segments.tolist()) == {RATIONALE}
+
+
+class Even(Grpo):
+    """Pays for tokens with even ids, of which a random model finds half."""
+
+    def rewards(self, batch: Any, said: Any) -> torch.Tensor:
+        return torch.tensor([float((row.ids[row.segments > 0] % 2 == 0).mean()) for row in said]).view(-1, self.group)
+
+
+def test_a_student_learns_what_is_rewarded_and_stays_nearer_with_a_weight_on_it(tmp_path: Path) -> None:
+    tiny.checkpoint(tmp_path, "qwen2", tok=TOKENIZER)
+    examples, aims = questions(TOKENIZER, POOL, BUDGETS, 24, seed=0)
+    plan = Plan(3e-3, 1, 128, 128, "adamw", precision="fp32", weights=((RATIONALE, 1.0),))
+
+    def reached(kl: float, epochs: float) -> tuple[float, float]:
+        """The mean reward after these epochs, and the divergence of what is then said from the model before."""
+        grpo, model = Even(*vars(losses_on(tmp_path, aims, kl, group=4)).values()), load_model(str(tmp_path))
+        if epochs:
+            train(model, examples, replace(plan, losses=grpo), 0, lambda step, note: None)
+        batch = collate(examples[:6], 0)
+        said = grpo.rollouts(model, batch, 1.0, 4)
+        drawn = collate(said, 0)
+        with torch.no_grad():
+            gap = chosen(supervised_states(model, drawn)) - chosen(supervised_states(grpo.before, drawn))
+        return float(grpo.rewards(batch, said).mean()), float(gap.mean())
+
+    before, free, held = reached(0.0, 0), reached(0.0, 1), reached(30.0, 1)
+    assert before[1] == 0
+    assert free[0] > before[0] + 0.1
+    assert held[1] < free[1] / 2
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    for stage in ("apprentice", "align"):
+        tiny.checkpoint(folder / stage, "qwen2", tok=TOKENIZER)
+    budgeted = [replace(s, prompt=asked(s.prompt, 8)) for s in POOL]
+    files = {"data/dev": POOL[:2], "teach/taught": [], "annotate/annotations": POOL, "annotate/budgeted": budgeted}
+    for name, samples in files.items():
+        path = folder / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        write_jsonl(path, samples)
+    return folder
+
+
+def test_a_killed_reinforcement_does_not_tutor_again_and_ends_the_same(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = Context(load_recipe([*RL]), place)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    metrics = tutoring.tutor(ctx, tmp_path / "whole")
+    assert budgets_of(Card.load(tmp_path / "whole")) == (8,)  # of 16 the student has seen no example
+    assert metrics["rl"]["examples"] == 6
+    assert not (tmp_path / "whole" / tutoring.SFT).exists()
+    fit, labels = tutoring.fit, []
+
+    def once(*words: Any, **changes: Any) -> Any:
+        labels.append(words[5])
+        if labels == ["tutoring", "reinforcement"]:
+            raise KeyboardInterrupt
+        return fit(*words, **changes)
+
+    monkeypatch.setattr(tutoring, "fit", once)
+    with pytest.raises(KeyboardInterrupt):
+        tutoring.tutor(ctx, tmp_path / "killed")
+    again = tutoring.tutor(ctx, tmp_path / "killed")
+    assert labels == ["tutoring", "reinforcement", "reinforcement"]
+    assert again["steps"] == metrics["steps"]
+    assert json.dumps(again["rl"]["curve"]) == json.dumps(metrics["rl"]["curve"])
+    for one, two in zip(*(load_model(str(tmp_path / n)).parameters() for n in ("whole", "killed")), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_without_the_tutoring_all_budgets_are_reinforced(place: Path, tmp_path: Path) -> None:
+    metrics = tutoring.tutor(Context(load_recipe([*RL, "reasoning.grpo.sft=false"]), place), tmp_path)
+    assert budgets_of(Card.load(tmp_path)) == BUDGETS
+    assert "rl" not in metrics
+
+
+def test_budgets_that_nothing_fits_cannot_be_reinforced(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no rationale fits any of reasoning.budgets=\[100\]"):
+        tutoring.tutor(Context(load_recipe([*RL, "reasoning.budgets=[100]"]), place), tmp_path)
+    with pytest.raises(UserError, match="set budgets"):
+        load_recipe(["recipe=legal", "reasoning.rl=true"])
+
+
+def test_only_the_student_and_its_test_hang_on_the_reinforcement() -> None:
+    outputs = {stage.name: stage.name for stage in STAGES}
+
+    def keys(*words: str) -> dict[str, str]:
+        return {stage.name: stage_key(stage, load_recipe([*WORDS, *words]), outputs) for stage in STAGES}
+
+    plain, rl = keys(), keys("reasoning.rl=true")
+    assert {name for name in plain if plain[name] != rl[name]} == {"tutor", "evaluate"}
+    assert keys("reasoning.grpo.kl=0.5") == plain
+    assert keys("reasoning.rl=true", "reasoning.grpo.kl=0.5")["tutor"] != rl["tutor"]
