@@ -12,7 +12,7 @@ from bridge_edge.verbs.options import emit, json_option, runs_option, threads_op
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--target", required=True, metavar="NAME", help="What to make: python.")
+@click.option("--target", required=True, metavar="NAME", help="What to make: python, web.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=None, help="Folder of the app.")
 @click.option("--key", type=click.Path(path_type=Path), default=None, help="Public key: check the signature too.")
 @click.option("--serve", "show", is_flag=True, help="Show the app on loopback afterwards, where it is a page.")
