@@ -34,15 +34,22 @@ def student_facts(artifact: Artifact) -> dict[str, Any]:
         "title": artifact.name.replace("_", " ").replace("-", " ").capitalize(),
         "about": about(artifact.parcel.folder),
         "measured": measured(artifact.parcel.folder),
+        "examples": examples(card, artifact.parcel.folder),
+        **student_words(card),
+        **framing(artifact),
+    }
+
+
+def student_words(card: Card) -> dict[str, Any]:
+    """How a question is put and an answer read."""
+    return {
         "question": list(_around(card.render({"text": MARK}))) if card.columns() == ["text"] else None,
         "answers": list(card.answers),
-        "examples": examples(card, artifact.parcel.folder),
         "marker": ANSWER,
         "budgets": sorted(budgets_of(card)),
         "signal": SIGNAL,
         "room": ROOM,
         "new": card.max_new_tokens,
-        **framing(artifact),
     }
 
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from bridge_edge.data.card import Card
-from bridge_edge.data.thinking import ROOM, asked
+from bridge_edge.data.card import Card, parse
+from bridge_edge.data.thinking import ROOM, asked, thought
 from bridge_edge.errors import UserError
 from bridge_edge.pack import Artifact, PackOptions, open_artifact, pack_to, web, web_engine
 from bridge_edge.pack.web_server import POLICY, open_server
-from bridge_edge.pack.web_student import framing, measured, student_facts
+from bridge_edge.pack.web_student import framing, measured, student_facts, student_words
 from bridge_edge.parcel import write_sums
 from bridge_edge.runtimes.load import load_runtime
+from bridge_edge.student import ask_prompt
 from tests import tiny
 
 
@@ -209,3 +213,46 @@ def test_the_server_gives_nothing_else(port: int, path: str) -> None:
 def test_a_taken_port_is_said(port: int, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--port"):
         open_server(tmp_path, port)
+
+
+TEXTS = (
+    "",
+    "It is so.\nAnswer: Yes",
+    "Answer: no.",
+    "a\nAnswer: maybe",
+    "a\nAnswer:",
+    "Answer: Yes\nAnswer: 1,250\nmore",
+    'x\nAnswer:  "$1,250.00" ',
+    "a line\nAns",
+    "a line\n",
+    "no marker, $5,00 and 1,2345",
+)
+QUESTIONS = ("Is 2 < 3?", " Is 2 < 3? Yes or no? ", "Is it {so}, $& or $1?", "Yes or no?")
+ASK = """
+const { promptOf, parse, thought } = await import(process.argv[1]);
+const { students, texts, questions } = JSON.parse(process.argv[2]);
+const ends = (text) => [...text].map((_, i) => i + 1);
+console.log(JSON.stringify(students.map((student) => ({
+  prompts: questions.flatMap((q) => [promptOf(student, q, null), promptOf(student, q, 16)]),
+  parsed: texts.map((text) => parse(student, text)),
+  thought: texts.map((text) => thought(student, text, ends(text))),
+}))));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not here")
+def test_the_page_reads_and_asks_as_python_does() -> None:
+    cards = [
+        Card("toy", "{text} Yes or no?", ("Yes", "No", "$1,250.00"), extra={"think": [16]}),
+        Card("free", "Q: {text}\nGive a number."),
+    ]
+    students = [student_words(card) | {"frame": ["<", ">"], "form": "NFC"} for card in cards]
+    told = json.dumps({"students": students, "texts": TEXTS, "questions": QUESTIONS})
+    command = ["node", "--input-type=module", "-e", ASK, (web.WEBAPP / "student.js").as_uri(), told]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    for card, found in zip(cards, json.loads(done.stdout), strict=True):
+        wanted = [f"<{ask_prompt(card, q, think)}>" for q in QUESTIONS for think in (None, 16)]
+        assert found["prompts"] == wanted
+        assert found["parsed"] == [asdict(parse(text, card.answers)) for text in TEXTS]
+        counts = [thought("".join, text) for text in TEXTS]
+        assert found["thought"] == [{"tokens": n, "answering": there} for n, there in counts]

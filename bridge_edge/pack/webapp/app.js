@@ -45,7 +45,7 @@ async function keepOffline() {
   const registration = await workers.register("sw.js", { updateViaCache: "none" });
   registration.addEventListener("updatefound", () => watch(registration.installing));
   if (registration.waiting) offer(registration.waiting);
-  if (!workers.controller) await kept;
+  if (!workers.controller && !registration.active) await kept; // a forced reload has a worker, but goes past it
   navigator.storage?.persist?.();
 }
 
@@ -139,6 +139,7 @@ async function reply(question, budget, named = false) {
     first ??= performance.now();
     last = step;
     show(step, false);
+    at("figures").textContent = counted(step.tokens, "token");
   }
   const end = performance.now();
   const speed = last.tokens > 1 ? (1000 * (last.tokens - 1)) / (end - first) : null;

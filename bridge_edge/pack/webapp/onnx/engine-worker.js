@@ -47,9 +47,10 @@ async function ask({ text, max }) {
   const length = inputs.input_ids.dims[1];
   if (length >= context) throw new Error("The question is too long for this model.");
   const found = [];
+  let prompt = true; // the first call brings it back
   stopped = false;
   const put = ([ids]) => {
-    if (ids.length > 1 || found.prompt === undefined) return void (found.prompt = ids.length);
+    if (prompt) return void (prompt = false);
     const id = Number(ids[0]);
     if (ends.has(id)) return;
     found.push(id);
