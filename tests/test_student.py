@@ -68,9 +68,12 @@ def test_changed_files_are_refused_before_they_are_loaded(tmp_path: Path) -> Non
         Student.load(folder, 1)
 
 
-def test_the_package_stays_cheap_to_import() -> None:
-    code = "import sys, bridge_edge; print(sorted(m for m in sys.modules if m.startswith('bridge_edge')))"
+def test_only_what_is_needed_is_imported(formats: Path) -> None:
+    code = f"""import sys, bridge_edge
+print(sorted(m for m in sys.modules if m.startswith("bridge_edge")))
+bridge_edge.Student.load({str(formats / "m.gguf")!r}).answer("a", max_new_tokens=1)
+print({{"torch", "transformers", "gguf", "onnx"}} & set(sys.modules))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['bridge_edge']"
+    assert done.stdout.split("\n")[:2] == ["['bridge_edge']", "set()"]
     with pytest.raises(AttributeError, match="Studnet"):
         _ = bridge_edge.Studnet
