@@ -1,9 +1,11 @@
-"""A teacher that counts a token a text and ten a prompt, for tests of the books."""
+"""A teacher that counts a token a text and ten a prompt, for tests of the books; and the key of the others."""
 
 from __future__ import annotations
 
 from bridge_edge.prices import Price
 from bridge_edge.teacher.base import Reply, Request, digest
+
+KEY = "sk-canary-0123456789abcdef"
 
 
 class Toy:
