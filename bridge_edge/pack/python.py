@@ -93,12 +93,16 @@ def zipped(modules: Iterable[str]) -> bytes:
     return held.getvalue()
 
 
-def apart(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the app with the installed packages, but without this one and what it trains with, as on a device."""
+def command(folder: Path, *words: str) -> list[str]:
+    """The app run with the installed packages, but without this one and what it trains with, as on a device."""
     places = [path for path in sys.path if path.endswith("-packages")]
     # -S: no .pth file is read, so an editable installation of this package is not found either.
     start = [sys.executable, "-I", "-S", "-B", "-c", APART, json.dumps([places, ABSENT]), str(folder / "ask.py")]
-    return subprocess.run([*start, *words], capture_output=True, text=True, timeout=SECONDS, check=False)
+    return [*start, *words]
+
+
+def apart(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder, *words), capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 def try_out(artifact: Artifact, folder: Path, question: str) -> None:
