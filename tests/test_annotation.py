@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge_edge.annotation import _keep, annotate
+from bridge_edge.annotation import _finished_batches, _keep, annotate
 from bridge_edge.budget import Ledger
 from bridge_edge.curriculum import DECISIONS
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
@@ -276,3 +276,27 @@ def test_the_summary_of_a_run_says_what_the_filters_took(tmp_path: Path) -> None
     text = summary_text({**summary, "seconds": {}, "peak_memory_mb": 1})
     assert "2 of 6 kept; dropped: unparsed 1, answer_missed 1, false_arithmetic 1, unsure 1" in text
     assert "Annotated" not in summary_text({**summary, "annotation": {}, "seconds": {}, "peak_memory_mb": 1})
+
+
+def test_half_written_batches_are_cut_off(tmp_path: Path) -> None:
+    pool = [Sample(f"item {i}") for i in range(6)]
+    batches = [pool[:2], pool[2:4], pool[4:]]
+    path = tmp_path / "raw.jsonl"
+    assert _finished_batches(path, batches) == 0
+
+    def line(sample: Sample) -> str:
+        return json.dumps({"id": sample.id, "text": "odd \u2028 and \u0085 breaks"}, ensure_ascii=False) + "\n"
+
+    whole = line(pool[1]) + line(pool[0])
+    for tail, finished in (
+        ("", 1),
+        (line(pool[2]), 1),
+        (line(pool[2]) + line(pool[3])[:-9], 1),
+        (line(pool[2]) + line(pool[4]), 1),
+        (line(pool[2]) + "{broken\n", 1),
+    ):
+        path.write_text(whole + tail, encoding="utf-8")
+        assert _finished_batches(path, batches) == finished
+        assert path.read_text(encoding="utf-8") == whole
+    path.write_text(whole + line(pool[3]) + line(pool[2]) + line(pool[4]) + line(pool[5]), encoding="utf-8")
+    assert _finished_batches(path, batches) == 3
