@@ -76,7 +76,7 @@ def vocabulary(model: str) -> int:
 
 
 def mix_of(recipe: Recipe) -> Mix:
-    return Mix(kind=recipe.kd.mix, **recipe.kd.model_dump(exclude={"mix", "top_k", "on_policy"}))
+    return Mix(kind=recipe.kd.mix, **recipe.kd.model_dump(exclude={"mix", "top_k", "on_policy", "on_policy_from"}))
 
 
 def teaching(recipe: Recipe, folder: str, device: str) -> Taught:
@@ -90,8 +90,8 @@ def losses_for(recipe: Recipe, ta: str, student: str, out: Path, device: str) ->
     if not recipe.kd.on:
         return None
     if recipe.kd.on_policy:
-        rollouts = rollouts_of(recipe, student)
-        return lambda examples, plan: OnPolicy(teaching(recipe, ta, device), rollouts, recipe.kd.on_policy)
+        rollouts, share, start = rollouts_of(recipe, student), recipe.kd.on_policy, recipe.kd.on_policy_from
+        return lambda examples, plan: OnPolicy(teaching(recipe, ta, device), rollouts, share, start)
     if not recipe.kd.kept:
         return lambda examples, plan: teaching(recipe, ta, device)
 

@@ -42,6 +42,9 @@ class KdSpec(Spec):
     on_policy: float = Field(
         0.0, ge=0, le=1, description="soft: share of the batches that the student writes itself (GKD); 1: all of them"
     )
+    on_policy_from: float = Field(
+        0.5, ge=0, le=1, description="share of the steps before that, in which it learns the data's texts"
+    )
 
     @field_validator("ab")
     @classmethod
@@ -89,7 +92,10 @@ class KdSpec(Spec):
             names.add("label")
         if self.mix not in ("hard", "risk"):
             names |= {"divergence", *DIVERGENCE_READS.get(self.divergence, ())}
-        names |= {name for name, meant in (("top_k", self.kept), ("on_policy", self.on_policy)) if meant}
+        if self.kept:
+            names.add("top_k")
+        if self.on_policy:
+            names |= {"on_policy", "on_policy_from"}
         return self.model_dump(mode="json", include=names)
 
 

@@ -70,12 +70,13 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class OnPolicy:
-    """Token losses under the TA, of which a `share` of the batches is what the student itself says (see
-    `train.losses.TokenLosses`)."""
+    """Token losses under the TA, of which from `start` of the steps on a `share` of the batches is what the student
+    itself says (see `train.losses.TokenLosses`). Before, it learns to say anything of use."""
 
     taught: Taught
     rollouts: Rollouts
     share: float
+    start: float = 0.0
 
     def __call__(self, model: PreTrainedModel, batch: Batch, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
         if self.own(batch, progress):
@@ -85,4 +86,4 @@ class OnPolicy:
     def own(self, batch: Batch, progress: float) -> bool:
         """Whether this batch is replaced."""
         place = [self.rollouts.seed, int(progress * FINE), int(batch.ids.sum())]
-        return bool(np.random.default_rng(place).random() < self.share)
+        return progress >= self.start and bool(np.random.default_rng(place).random() < self.share)

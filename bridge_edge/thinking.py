@@ -28,7 +28,7 @@ from bridge_edge.data.card import normal, parse
 from bridge_edge.data.encode import encode_pairs, prompt_ids
 from bridge_edge.data.samples import ASSISTANT, Sample
 from bridge_edge.data.thinking import ROOM, asked, closing, fits, shorter, thought
-from bridge_edge.evaluate import score, spearman
+from bridge_edge.evaluate import Scores, score, spearman
 from bridge_edge.generate.drafts import Draft
 from bridge_edge.generate.engine import generate
 from bridge_edge.parallel import side_by_side
@@ -124,27 +124,38 @@ def surest(
 
 
 def figures(folder: Path, samples: Sequence[Sample], recipe: Recipe, device: str) -> dict[str, Any]:
+    """How a student keeps to each budget of the recipe (see `at_budgets`)."""
+    return at_budgets(folder, samples, recipe, device, recipe.reasoning.budgets)[0]
+
+
+def at_budgets(
+    folder: Path, samples: Sequence[Sample], recipe: Recipe, device: str, budgets: Sequence[int]
+) -> tuple[dict[str, Any], dict[int, Scores]]:
     """How a student keeps to each budget: thought (tokens, mean), violations (share above the budget) and distance
     (mean |n - b| / b) where it is left alone, and its accuracy then and with the bound enforced; and over all budgets
-    Spearman's correlation of budget and tokens thought."""
+    Spearman's correlation of budget and tokens thought. Also its answers with the bound enforced.
+
+    A student of a recipe without budgets is asked without the control signal, which leaves plain truncation."""
     tokenizer, model = load_tokenizer(str(folder)), load_model(str(folder), device)
     found: dict[str, Any] = {}
+    scores: dict[int, Scores] = {}
     pairs: list[tuple[int, int]] = []
-    with track("test within budgets", len(recipe.reasoning.budgets)) as advance:
-        for budget in recipe.reasoning.budgets:
-            one, counts = at_budget(model, tokenizer, samples, recipe, budget)
+    with track("test within budgets", len(budgets)) as advance:
+        for budget in budgets:
+            one, counts, scores[budget] = at_budget(model, tokenizer, samples, recipe, budget)
             found[str(budget)] = one
             pairs += [(budget, n) for n in counts]
             advance(1, f"{one['accuracy']:.1%} at {budget}")
     rank = spearman([b for b, _ in pairs], [n for _, n in pairs])
-    return {**found, "spearman": None if rank is None else round(rank, 4)}
+    return {**found, "spearman": None if rank is None else round(rank, 4)}, scores
 
 
 def at_budget(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample], recipe: Recipe, budget: int
-) -> tuple[dict[str, Any], list[int]]:
-    """The figures of one budget, and the tokens thought of each sample."""
-    prompts = prompt_ids(tokenizer, [asked(s.prompt, budget) for s in samples])
+) -> tuple[dict[str, Any], list[int], Scores]:
+    """The figures of one budget, the tokens thought of each sample, and the answers with the bound enforced."""
+    told = [asked(s.prompt, budget) if recipe.reasoning.budgets else s.prompt for s in samples]
+    prompts = prompt_ids(tokenizer, told)
     alone = _completions(model, tokenizer, prompts, recipe.task.max_new_tokens, recipe)
     counts = [thought(lambda ids: str(tokenizer.decode(list(ids))), ids)[0] for ids in alone]
     over = [i for i, n in enumerate(counts) if n > budget]
@@ -159,14 +170,18 @@ def at_budget(
         for texts in (alone, bound)
     ]
     n = np.array(counts)
-    return {
-        "accuracy": round(scores[1].accuracy, 4),
-        "ci95": [round(x, 4) for x in scores[1].ci95],
-        "left_alone": round(scores[0].accuracy, 4),
-        "thought": round(float(n.mean()), 2),
-        "violations": round(len(over) / len(samples), 4),
-        "distance": round(float(np.abs(n - budget).mean()) / budget, 4),
-    }, counts
+    return (
+        {
+            "accuracy": round(scores[1].accuracy, 4),
+            "ci95": [round(x, 4) for x in scores[1].ci95],
+            "left_alone": round(scores[0].accuracy, 4),
+            "thought": round(float(n.mean()), 2),
+            "violations": round(len(over) / len(samples), 4),
+            "distance": round(float(np.abs(n - budget).mean()) / budget, 4),
+        },
+        counts,
+        scores[1],
+    )
 
 
 def closing_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:

@@ -77,7 +77,7 @@ def test_a_student_that_is_taught_on_its_own_texts_is_nearer_to_the_assistant_th
 ) -> None:
     words = ("student.epochs=5", "kd.divergence=reverse")
     others = tutored(place, tmp_path / "hard", "kd.mix=hard", "student.epochs=5")[1]["kd"]
-    own = tutored(place, tmp_path / "own", "kd.mix=soft", "kd.on_policy=1", *words)[1]["kd"]
+    own = tutored(place, tmp_path / "own", "kd.mix=soft", "kd.on_policy=1", "kd.on_policy_from=0", *words)[1]["kd"]
     assert own["rollout_kl"] < others["rollout_kl"]
     assert own["on_policy"] == 1
 

@@ -91,6 +91,8 @@ def test_about_the_share_of_the_batches_is_the_students_own(losses: OnPolicy) ->
     for share in (0.0, 0.3, 1.0):
         chosen = [replace(losses, share=share).own(batch, step / 400) for step in range(400)]
         assert np.mean(chosen) == pytest.approx(share, abs=0.08)
+    late = replace(losses, start=0.5)
+    assert [late.own(batch, progress) for progress in (0.0, 0.49, 0.5, 0.99)] == [False, False, True, True]
     taught = losses.taught(student_of(losses), batch, 0.5)[0]
     assert torch.equal(replace(losses, share=0.0)(student_of(losses), batch, 0.5)[0], taught)
 

@@ -46,6 +46,12 @@ class Comparison:
     seeds: int
 
 
+def known_mean(values: Sequence[float | None]) -> float | None:
+    """The mean of the values that there are; None where there is none."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
 def outcomes(a: Sequence[bool], b: Sequence[bool]) -> list[int]:
     """How many items are right under both, under a alone, under b alone, under none."""
     if len(a) != len(b) or not a:

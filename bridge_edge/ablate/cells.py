@@ -20,6 +20,7 @@ from typing import Any
 
 from bridge_edge.ablate.grid import TARGETS, Arm, Experiment
 from bridge_edge.ablate.labels import label_figures
+from bridge_edge.ablate.thinking import KEPT, scores_at
 from bridge_edge.distill import distill
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores
@@ -35,15 +36,16 @@ VERSION = 1  # of the measurement: a higher one makes former lines stale
 
 @dataclass(frozen=True)
 class Cell:
-    """A recipe under a seed and the model of it that counts."""
+    """A recipe under a seed, the model of it that counts, and the budgets of reasoning that it is measured at."""
 
     words: tuple[str, ...]
     recipe: Recipe
     who: str
+    think: tuple[int, ...] = ()
 
     @property
     def id(self) -> str:
-        return sha256_text(canonical([settings(self.recipe), self.who]))[:16]
+        return sha256_text(canonical([settings(self.recipe), self.who, *self.think]))[:16]
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Results:
 
 def cell_of(arm: Arm, seed: int, setting: Setting) -> Cell:
     words = (*setting.words, f"seed={seed}", *arm.words)
-    return Cell(words, load_recipe(words), arm.who)
+    return Cell(words, load_recipe(words), arm.who, arm.think)
 
 
 def all_cells(experiments: Sequence[Experiment], seeds: Sequence[int], setting: Setting) -> list[Cell]:
@@ -133,7 +135,7 @@ def run_cell(cell: Cell, setting: Setting, results: Results) -> None:
     suffix = "" if cell.who == "ta" else student_suffix(cell.recipe)
     files = [sha256_file(path) for path in setting.files]
     key = sha256_text(
-        canonical([VERSION, stages[target]["output"], sha, suffix, cell.recipe.task.max_new_tokens, files])
+        canonical([VERSION, stages[target]["output"], sha, suffix, cell.recipe.task.max_new_tokens, files, *cell.think])
     )
     former = results.rows.get(cell.id)
     if former is not None and former["key"] == key:
@@ -143,6 +145,10 @@ def run_cell(cell: Cell, setting: Setting, results: Results) -> None:
         ctx = Context(cell.recipe, run.path, setting.device, setting.concurrency)
         scores = measure(ctx, run.folder(target), ctx.samples("data", "test"), f"test of {cell.who}", suffix)
         sets = {"test": as_marks(scores, sha)}
+        if cell.think:
+            test = ctx.samples("data", "test")
+            at, sets[KEPT] = scores_at(run.folder(target), test, cell.recipe, setting.device, cell.think)
+            sets |= {part: as_marks(found, sha) for part, found in at.items()}
         if setting.files:
             sets["files"] = _on_files(run.folder(target), setting, sha256_text(canonical(files)))
     notes = stages.get("annotate", {}).get("metrics", {}) if cell.who == "student" else {}

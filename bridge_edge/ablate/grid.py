@@ -21,6 +21,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.recipe import Recipe
 
 TARGETS = {"student": "tutor", "ta": "apprentice", "baseline": "baseline"}
+BUDGETS = (16, 32, 64)  # of reasoning, where the recipe names none
 SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 1.0)
 STRATEGIES = ("bridge", "greedy", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
 UNFILTERED = (
@@ -33,12 +34,14 @@ BEST, LEAST = 0.41, 0.28
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of a table. `share` is the part of the pool that is asked, for figures."""
+    """One row of a table. `share` is the part of the pool that is asked, for figures; `think` are budgets of reasoning
+    that it is measured at besides."""
 
     name: str
     words: tuple[str, ...] = ()
     who: str = "student"
     share: float | None = None
+    think: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -248,6 +251,28 @@ def mixed_labels(recipe: Recipe) -> Experiment:
     return Experiment("labels", question, (hard, soft, texts, gkd, own, *arms), tuple(claims))
 
 
+def thinking(recipe: Recipe) -> Experiment:
+    budgets = recipe.reasoning.budgets or BUDGETS
+    learnt = (f"reasoning.budgets={list(budgets)}",)
+    rl = (*learnt, "reasoning.rl=true")
+    each = {
+        "no budgets, cut off": ("reasoning.rl=false", "reasoning.budgets=[]"),
+        "budgets": (*learnt, "reasoning.rl=false"),
+        "budgets, then RL": rl,
+        "RL, additive reward": (*rl, "reasoning.grpo.reward=additive"),
+        "RL without SFT": (*rl, "reasoning.grpo.sft=false"),
+    }
+    arms = tuple(Arm(name, words, think=budgets) for name, words in each.items())
+    cut, sft, both, additive, alone = each
+    claims = (
+        Claim("budgets that were learnt are better than cutting off", sft, cut),
+        Claim("RL is at least equal to the SFT before it", both, sft, equal=True),
+        Claim("a product of rewards is better than their sum", both, additive),
+        Claim("RL needs the SFT before it", both, alone),
+    )
+    return Experiment("thinking", "Does a student keep to a budget of reasoning, and at what cost?", arms, claims)
+
+
 EXPERIMENTS: dict[str, tuple[Callable[[Recipe], Experiment], str]] = {
     "budget-vs-random": (budget_vs_random, "selected against random items at 3 and 5 %"),
     "alignment": (alignment, "with and without instruction alignment"),
@@ -259,6 +284,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[Recipe], Experiment], str]] = {
     "shift": (shift, "a warm-up on half the kinds of items"),
     "rounds": (rounds, "the budget in 1, 2 and 4 rounds"),
     "labels": (mixed_labels, "hard labels, the assistant's distribution, mixtures per token (kd.mix), on-policy"),
+    "thinking": (thinking, "budgets of reasoning: cut off, learnt, reinforced (RL), and RL done wrong"),
 }
 FIRST = ("budget-vs-random", "alignment", "direct-vs-bridge")
 """The paper's three first experiments, run where none is named."""

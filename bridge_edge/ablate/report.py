@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bridge_edge.ablate.bootstrap import DRAWS, Comparison, Interval, compare, rate
+from bridge_edge.ablate.bootstrap import DRAWS, Comparison, Interval, compare, known_mean, rate
 from bridge_edge.ablate.cells import Results, Setting, cell_of
 from bridge_edge.ablate.grid import Arm, Claim, Experiment
 from bridge_edge.ablate.labels import FIGURES, label_table
+from bridge_edge.ablate.thinking import KEPT, heading, part_of, thinking_means, thinking_table
 
 HOLDS, FAILS, OPEN, NOTHING = "holds", "does not hold", "not decided", "not measured"
 WHAT = {"correct": "right", "parsed": "readable"}
@@ -47,10 +48,6 @@ def arm_result(arm: Arm, found: dict[int, dict[str, Any]], part: str) -> dict[st
     if not rows:
         return {"arm": arm.name, "who": arm.who, "seeds": 0}
 
-    def mean(values: list[Any]) -> float | None:
-        known = [v for v in values if v is not None]
-        return sum(known) / len(known) if known else None
-
     return {
         "arm": arm.name,
         "who": arm.who,
@@ -59,11 +56,12 @@ def arm_result(arm: Arm, found: dict[int, dict[str, Any]], part: str) -> dict[st
         "accuracy": asdict(rate(bits(rows, part, "correct"))),
         "by_seed": [round(row["sets"][part]["correct"].count("1") / row["sets"][part]["n"], 4) for row in rows],
         "unreadable": 1 - rate(bits(rows, part, "parsed")).mean,
-        "queries": mean([row["teacher"]["queries"] for row in rows]),
-        "usd": mean([row["teacher"]["usd"] for row in rows]),
-        "wrong_steps": mean([row["annotate"].get("right_answer_wrong_steps") for row in rows]),
-        "kept": mean([row["annotate"].get("kept") for row in rows]),
-        "labels": {name: mean([row.get("labels", {}).get(name) for row in rows]) for name in FIGURES},
+        "queries": known_mean([row["teacher"]["queries"] for row in rows]),
+        "usd": known_mean([row["teacher"]["usd"] for row in rows]),
+        "wrong_steps": known_mean([row["annotate"].get("right_answer_wrong_steps") for row in rows]),
+        "kept": known_mean([row["annotate"].get("kept") for row in rows]),
+        KEPT: thinking_means(rows) if part == "test" else {},
+        "labels": {name: known_mean([row.get("labels", {}).get(name) for row in rows]) for name in FIGURES},
     }
 
 
@@ -109,9 +107,10 @@ def summarise(
     experiments: Sequence[Experiment], seeds: Sequence[int], setting: Setting, results: Results
 ) -> dict[str, Any]:
     """All tables as plain values: for each experiment and set of items its arms and claims."""
-    parts = ["test", *(["files"] if setting.files else [])]
     found: dict[str, Any] = {}
     for experiment in experiments:
+        budgets = sorted({budget for arm in experiment.arms for budget in arm.think})
+        parts = ["test", *(["files"] if setting.files else []), *map(part_of, budgets)]
         rows = {arm.name: rows_of(arm, seeds, setting, results) for arm in experiment.arms}
         found[experiment.name] = {
             "question": experiment.question,
@@ -135,8 +134,15 @@ def markdown(
         lines += [f"## {name}", "", experiment["question"], ""]
         for part, found in experiment["sets"].items():
             if len(experiment["sets"]) > 1:
-                lines += [f"### On {TITLES[part]}", ""]
-            lines += [*arm_table(found["arms"]), "", *label_table(found["arms"]), *claim_table(found["claims"]), ""]
+                lines += [f"### On {TITLES.get(part) or heading(part)}", ""]
+            lines += [
+                *arm_table(found["arms"]),
+                "",
+                *label_table(found["arms"]),
+                *thinking_table(found["arms"]),
+                *claim_table(found["claims"]),
+                "",
+            ]
             lines += [*(told(claim) for claim in found["claims"]), ""]
         lines += [f"![{file}]({file})\n" for file in (drawn or {}).get(name, ())]
     if failed:
