@@ -111,11 +111,11 @@ class AnswerCache:
     def put(self, answers: Sequence[Answer]) -> None:
         """Keep good answers, which ends their claims; the first one of a request stays."""
         if good := [answer for answer in answers if answer.status == "ok"]:
-            self._tried(lambda db: self._put(db, good), None)
+            self._tried(lambda db: self._put(db, good, self.run), None)
 
-    def _put(self, db: sqlite3.Connection, answers: Sequence[Answer]) -> None:
+    def _put(self, db: sqlite3.Connection, answers: Sequence[Answer], run: str) -> None:
         rows = [
-            (a.request_hash, a.text, a.prompt_tokens, a.completion_tokens, a.finish_reason, a.model, self.run)
+            (a.request_hash, a.text, a.prompt_tokens, a.completion_tokens, a.finish_reason, a.model, run)
             for a in answers
         ]
         db.executemany(f"INSERT OR IGNORE INTO answers VALUES (?,?,?,?,?,?,?,{time.time()!r})", rows)
@@ -128,9 +128,10 @@ class AnswerCache:
             return None
         if not abandoned(row):
             return InFlight(f"the request is in flight in process {row['pid']} on {row['host']}")
-        if (answer := _left_behind(Path(row["ledger"]), request_hash)) is None:
+        ledger = Path(row["ledger"])
+        if (answer := _left_behind(ledger, request_hash)) is None:
             return None
-        self._put(db, [answer])
+        self._put(db, [answer], ledger.parent.name)
         return _hit(db, request_hash)
 
     def _holder(self) -> str:

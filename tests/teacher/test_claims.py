@@ -38,7 +38,8 @@ def run(folder: Path, name: str, address: str, items: list[int], concurrency: in
     teacher = OpenAITeacher(Endpoint(MODEL, f"{address}/v1", "", 30.0), PRICE)
     shared = AnswerCache(folder / "home", name)
     vars(shared).update(cache)
-    with Ledger(folder / f"{name}.sqlite", Caps(), PRICE) as ledger, closing(shared):
+    (folder / name).mkdir(exist_ok=True)
+    with Ledger(folder / name / "ledger.sqlite", Caps(), PRICE) as ledger, closing(shared):
         outcome = ask_all(teacher, ledger, wanted, concurrency, cache=shared)
         ledger.verify()
     assert (len(outcome.replies), outcome.left) == (len(items), 0)
@@ -90,6 +91,8 @@ def test_what_a_killed_run_had_in_its_own_ledger_alone_is_not_bought_again(tmp_p
     assert first.exitcode == -signal.SIGKILL
     second = run(tmp_path, "second", server, ITEMS[:1])
     assert (second.asked, second.from_cache, asked(server)) == (0, 1, 1)
+    with Ledger(tmp_path / "second" / "ledger.sqlite") as ledger:
+        assert [row["origin"][:20] for row in ledger.attempts()] == ["cache: bought by fir"]
 
 
 def test_a_claim_lasts_until_it_is_let_go_or_its_process_is_gone(tmp_path: Path) -> None:
