@@ -55,15 +55,20 @@ def trainers(model: Any, tokenizer: Any, examples: list[Any], rows: int) -> int:
     return sum(len(e) for e in examples)
 
 
-def alternate(first: Callable[[], float], second: Callable[[], float], pairs: int) -> dict[str, Any]:
+Clock = Callable[[], float]
+
+
+def alternate(
+    first: Callable[[], float], second: Callable[[], float], pairs: int, clock: Clock = time.perf_counter
+) -> dict[str, Any]:
     """Units a second of both, in turn; the ratio of each pair."""
     rates: tuple[list[float], list[float]] = ([], [])
     for number in range(pairs + 1):
         for side, work in enumerate((first, second)):
-            start = time.perf_counter()
+            start = clock()
             units = work()
             if number:  # the first pair warms up
-                rates[side].append(units / (time.perf_counter() - start))
+                rates[side].append(units / (clock() - start))
     ratios = [a / b for a, b in zip(*rates, strict=True)]
     return {
         "ours_per_s": round(statistics.median(rates[0]), 1),
@@ -71,11 +76,14 @@ def alternate(first: Callable[[], float], second: Callable[[], float], pairs: in
         "ratio_median": round(statistics.median(ratios), 2),
         "ratio_min": round(min(ratios), 2),
         "ratio_max": round(max(ratios), 2),
+        "ratios": [round(ratio, 4) for ratio in ratios],
         "pairs": pairs,
     }
 
 
-def training(spec: Recipe, samples: list[Sample], pairs: int, precision: str, optimizer: str) -> dict[str, Any]:
+def training(
+    spec: Recipe, samples: list[Sample], pairs: int, precision: str, optimizer: str, clock: Clock = time.perf_counter
+) -> dict[str, Any]:
     """Real tokens a second of both loops; each gets its model as it is usually loaded for it."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -93,10 +101,11 @@ def training(spec: Recipe, samples: list[Sample], pairs: int, precision: str, op
         lambda: ours(fast, examples, micro, precision, optimizer),
         lambda: trainers(plain, tokenizer, examples, rows),
         pairs,
+        clock,
     )
 
 
-def annotation(spec: Recipe, samples: list[Sample], pairs: int) -> dict[str, Any]:
+def annotation(spec: Recipe, samples: list[Sample], pairs: int, clock: Clock = time.perf_counter) -> dict[str, Any]:
     """Generated tokens a second of our batches, and of `model.generate` prompt by prompt on an eighth of the items."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -121,7 +130,17 @@ def annotation(spec: Recipe, samples: list[Sample], pairs: int) -> dict[str, Any
             total += out.shape[1] - len(ids)
         return total
 
-    return alternate(batched, one_by_one, pairs)
+    return alternate(batched, one_by_one, pairs, clock)
+
+
+def task_samples(recipe: str, items: int) -> tuple[Recipe, list[Sample]]:
+    """A shipped recipe, and items of its task with the expert's rationales."""
+    from bridge_edge.data.pool import load_task
+    from bridge_edge.recipe_io import load_recipe
+
+    spec = load_recipe([f"recipe={recipe}"])
+    task = load_task(spec.task.module or recipe)
+    return spec, [replace(s, rationale=task.expert(s, random.Random(s.id))[0]) for s in task.generate(items, 5)]
 
 
 @click.command()
@@ -135,14 +154,9 @@ def main(recipe: str, items: int, pairs: int, precision: str, optimizer: str, th
     """Print both ratios as one JSON line."""
     import torch
 
-    from bridge_edge.data.pool import load_task
-    from bridge_edge.recipe_io import load_recipe
-
     if threads:
         torch.set_num_threads(threads)
-    spec = load_recipe([f"recipe={recipe}"])
-    task = load_task(spec.task.module or recipe)
-    samples = [replace(s, rationale=task.expert(s, random.Random(s.id))[0]) for s in task.generate(items, 5)]
+    spec, samples = task_samples(recipe, items)
     trained = training(spec, samples, pairs, precision, optimizer)
     annotated = annotation(spec, samples, pairs)
     setting = {"threads": torch.get_num_threads(), "precision": precision, "optimizer": optimizer}
