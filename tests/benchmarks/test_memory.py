@@ -24,7 +24,7 @@ def test_kilobytes(tmp_path: Path) -> None:
 
 def test_the_peak_remembers_what_was_freed() -> None:
     peak, now = memory.peak_rss(), psutil.Process().memory_info().rss
-    block = bytearray(b"x" * (peak - now + 64 * MIB))
+    block = b"x" * (peak - now + 64 * MIB)
     del block
     assert memory.peak_rss() >= peak + 32 * MIB
 
@@ -43,7 +43,7 @@ def test_use_reports_what_the_runtime_took(tmp_path: Path) -> None:
 
 def test_a_child_measures_a_real_artifact_without_the_parents_memory(tmp_path: Path) -> None:
     model = tiny.checkpoint(tmp_path / "model")
-    ballast = bytearray(b"x" * 768 * MIB)  # larger than torch and the toy model together
+    ballast = b"x" * 768 * MIB  # larger than torch and the toy model together
     found = memory.measure(model, list(tiny.PROMPTS), 4, threads=1)
     assert memory.peak_rss() > 768 * MIB
     assert len(ballast) == 768 * MIB
