@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -194,6 +195,45 @@ def test_what_a_proxy_lost_may_have_been_billed_unless_it_let_nothing_through(mo
             error = fails(teacher(url))
             assert (error.status, error.billed, error.retryable) == ("connection", billed, True)
         assert len(server.bodies) == 1
+
+
+@contextmanager
+def tunnel() -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy that connects its clients with whom they name; yields its address and what it was asked."""
+    listener, asked = socket.create_server(("127.0.0.1", 0)), []
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                asked.append(client.recv(65536).split(b"\r\n")[0])
+                host, _, port = asked[-1].split()[1].decode().rpartition(":")
+                server = socket.create_connection((host, int(port)))
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    with listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+
+
+def test_tls_goes_through_the_tunnel_of_a_proxy(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+    with raw(say(WHOLE), say(WHOLE), say(close=True), context=context) as (url, _), tunnel() as (proxy, asked):
+        monkeypatch.setenv("https_proxy", proxy)
+        one = teacher(url)
+        assert [one.ask(REQUEST).text for _ in range(2)] == ["Answer: yes"] * 2
+        assert fails(one).billed == "unknown"  # it was sent, whatever the proxy is blamed for
+        assert [line.rpartition(b" ")[0] for line in asked] == [f"CONNECT {urlsplit(url).netloc}".encode()]
 
 
 @pytest.mark.parametrize("proxy", ["socks5://hunter2@127.0.0.1:1", "gopher://hunter2@127.0.0.1:1"])
