@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -26,6 +27,7 @@ from urllib.request import urlopen
 
 import click
 
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 LATE_S = 1.0  # longer than the clients of the stress test wait
 
 
@@ -112,13 +114,12 @@ class Connection(asyncio.Protocol):
         head, found, rest = self.data.partition(b"\r\n\r\n")
         if not found:
             return
-        lines = head.split(b"\r\n")
-        length = next((int(x.split(b":")[1]) for x in lines if x.lower().startswith(b"content-length:")), 0)
+        length = int(said[1]) if (said := LENGTH.search(head)) else 0
         if len(rest) < length:
             return
         self.data = rest[length:]
-        if lines[0].startswith(b"GET /bill/"):
-            self.tell(lines[0].split()[1].decode().removeprefix("/bill/"))
+        if head.startswith(b"GET /bill/"):
+            self.tell(head.split()[1].decode().removeprefix("/bill/"))
         else:
             self.work(json.loads(rest[:length]))
 
