@@ -54,24 +54,23 @@ def find() -> str | None:
 
 
 class Browser:
-    """One tab. `requests`: every address that it, its workers and its service worker asked for; `errors`: what went to
-    the console as an error, and exceptions that nothing caught."""
+    """One tab; `words` are further options of the browser. `requests`: every address that the tab, its workers and its
+    service worker asked for; `errors`: what went to the console as an error, and exceptions that nothing caught."""
 
-    def __init__(self, profile: Path | None = None) -> None:
+    def __init__(self, *words: str) -> None:
         program = find()
         if program is None:
             raise UserError("there is no Chromium here", f"install one of: {', '.join(NAMES)}")
-        self._own = None if profile else tempfile.TemporaryDirectory(prefix="bridge-edge-chromium-")
-        folder = str(profile or (self._own.name if self._own else ""))
+        self._profile = tempfile.TemporaryDirectory(prefix="bridge-edge-chromium-", ignore_cleanup_errors=True)
         self.requests: list[str] = []
         self.errors: list[str] = []
         self._count, self._buffer = 0, b""
         self._answers: dict[int, dict[str, Any]] = {}
         commands, self._write = (_high(fd) for fd in os.pipe())
         self._read, replies = (_high(fd) for fd in os.pipe())
-        words = [sys.executable, "-c", LAUNCH, str(commands), str(replies), program, *WORDS]
+        launch = [sys.executable, "-c", LAUNCH, str(commands), str(replies), program, *WORDS, *words]
         self._process = subprocess.Popen(
-            [*words, f"--user-data-dir={folder}", "about:blank"],
+            [*launch, f"--user-data-dir={self._profile.name}", "about:blank"],
             pass_fds=(commands, replies),
             stderr=subprocess.DEVNULL,
         )
@@ -98,8 +97,7 @@ class Browser:
             self._process.wait()
         os.close(self._read)
         os.close(self._write)
-        if self._own:
-            self._own.cleanup()
+        self._profile.cleanup()
 
     def call(self, method: str, params: dict[str, Any] | None = None, session: str | None = "") -> dict[str, Any]:
         """Send one command (to the tab, or to the browser where `session` is None) and wait for what it returns."""

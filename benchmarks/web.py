@@ -40,7 +40,6 @@ from bridge_edge.student import Reply, Student
 AXE = Path(__file__).with_name("axe")
 JUDGE = "axe.run().then((found) => found.violations.map((v) => [v.impact, v.id, v.nodes.length]))"
 SERIOUS = ("serious", "critical")
-THREADS = 2  # asked for; without the headers the page takes one
 SIZES = {"phone": (390, 844), "desktop": (1280, 800)}
 Case = tuple[str, int | None, Reply]  # question, budget, and what Python says
 
@@ -108,11 +107,12 @@ def compare(browser: Browser, cases: Sequence[Case], label: str) -> dict[str, An
     return {"asked": len(cases), "ids": ids, "texts": texts, "different": different[:3], "tokens_per_s": speed}
 
 
-def check(folder: Path, cases: Sequence[Case], isolated: bool, axe: str, pictures: Path | None) -> dict[str, Any]:
-    """One app in one browser, online and then with its server gone."""
+def check(folder: Path, cases: Sequence[Case], threads: int | None, axe: str, pictures: Path | None) -> dict[str, Any]:
+    """One app in one browser, online and then with its server gone; `threads` is None for a server without headers."""
+    isolated = threads is not None
     with Browser() as browser:
         with served(folder, isolated) as origin:
-            browser.open(f"{origin}?threads={THREADS}")
+            browser.open(f"{origin}?threads={threads or 1}")
             state = ready(browser)
             label = f"{folder.name}, {state['threads']} threads"
             found = {**state, **compare(browser, cases, label)}
@@ -179,7 +179,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     header = ("app", "headers", "threads", "asked", "equal ids", "outside", "errors", "offline", "axe", "tokens/s")
     cells = [
         [
-            f"{r['app']} {r['kind']} {r['other_bytes'] / 1e6:.2f} + {r['wasm_bytes'] / 1e6:.2f} MB",
+            f"{r['app']} {r['kind']} {r['other_bytes'] / 1e6:.2f} + {min(r['wasm'].values()) / 1e6:.2f} MB",
             "yes" if r["isolated"] else "no",
             *(str(r[k]) for k in ("threads", "asked", "ids")),
             *(str(len(r[k])) for k in ("outside", "errors")),
@@ -196,9 +196,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 @click.argument("exports", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--items", type=click.IntRange(1), default=20, show_default=True, help="Questions of each export.")
 @click.option("--think", default="", metavar="N,...", help="Also with these budgets of reasoning.")
+@click.option("--threads", type=click.IntRange(1, 64), default=2, show_default=True, help="Where headers allow them.")
 @click.option("--axe/--no-axe", "use_axe", default=True, help="Judge the page by axe-core.  [default: yes]")
 @click.option("--pictures", type=click.Path(path_type=Path), default=None, help="Folder for screenshots.")
-def main(exports: tuple[Path, ...], items: int, think: str, use_axe: bool, pictures: Path | None) -> None:
+def main(exports: tuple[Path, ...], items: int, think: str, threads: int, use_axe: bool, pictures: Path | None) -> None:
     quiet_environment()
     budgets = [int(word) for word in think.split(",") if word]
     rows: list[dict[str, Any]] = []
@@ -210,9 +211,9 @@ def main(exports: tuple[Path, ...], items: int, think: str, use_axe: bool, pictu
             with tempfile.TemporaryDirectory(prefix="bridge-edge-web-") as work:
                 folder = Path(work) / f"{artifact.name}-{artifact.kind}"
                 told = pack_to("web", artifact, folder, PackOptions())
-                facts = {k: told[k] for k in ("kind", "engine", "wasm_bytes", "other_bytes")}
-                for isolated in (True, False):
-                    row = check(folder, cases, isolated, axe, pictures)
+                facts = {k: told[k] for k in ("kind", "engine", "wasm", "other_bytes")}
+                for count in (threads, None):
+                    row = check(folder, cases, count, axe, pictures)
                     rows.append({"app": artifact.name, **facts, **row})
     except UserError as error:
         say(f"error: {error}")

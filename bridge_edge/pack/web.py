@@ -53,14 +53,15 @@ def pack(artifact: Artifact, folder: Path, options: PackOptions) -> Packed:
     write_sums(folder)
     release(folder)
     sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
-    wasm = sum(size for name, size in sizes.items() if name.endswith(".wasm"))
-    total = sum(sizes.values())
+    wasm = {name: size for name, size in sizes.items() if name.endswith(".wasm")}
+    other = sum(sizes.values()) - sum(wasm.values())
+    named = " or ".join(f"{size / 1e6:.2f} MB" for size in sorted(wasm.values()))
     lines = (
-        f"{(total - wasm) / 1e6:.2f} MB, and {wasm / 1e6:.2f} MB of the engine's wasm ({engine})",
+        f"{other / 1e6:.2f} MB, and {named} of wasm by {engine}, as the browser needs",
         "see it: bridge-edge pack --target web --serve; or put the folder on any https host",
         "for threads the host must send the headers in headers.txt; without them it runs on one",
     )
-    return Packed({"kind": artifact.kind, "engine": engine, "wasm_bytes": wasm, "other_bytes": total - wasm}, lines)
+    return Packed({"kind": artifact.kind, "engine": engine, "wasm": wasm, "other_bytes": other}, lines)
 
 
 def model_files(artifact: Artifact) -> dict[str, Path]:

@@ -90,7 +90,7 @@ def test_every_file_of_the_app_is_named_with_its_digest(artifact: Artifact, tmp_
         assert hashlib.sha256((tmp_path / "app" / name).read_bytes()).hexdigest() == digest
     present = {p.relative_to(tmp_path / "app").as_posix() for p in (tmp_path / "app").rglob("*") if p.is_file()}
     assert present - set(files) == {"SHA256SUMS", "VERSIONS.json", "sw.js"}
-    assert told["wasm_bytes"] == 1000
+    assert told["wasm"] == {"vendor/wllama.wasm": 1000}
     manifest = json.loads((tmp_path / "app" / "app.webmanifest").read_text())
     assert {icon["src"] for icon in manifest["icons"]} <= set(files)
     assert "{title}" not in (tmp_path / "app" / "index.html").read_text()

@@ -12,6 +12,17 @@ const KEPT_HEADERS = [
   "x-content-type-options",
 ];
 
+// The GGUF engine comes in two builds, of which this browser needs one.
+function needless(path) {
+  let modern = Boolean(WebAssembly.Suspending);
+  try {
+    new WebAssembly.Memory({ address: "i64", initial: 1n });
+  } catch {
+    modern = false;
+  }
+  return path.startsWith("vendor/compat.") ? modern : path === "vendor/wllama.wasm" && !modern;
+}
+
 async function tell(message) {
   for (const client of await self.clients.matchAll({ includeUncontrolled: true })) {
     client.postMessage({ version: RELEASE.version, ...message });
@@ -43,10 +54,11 @@ async function take(cache, older, path, sha256) {
 async function install() {
   const cache = await caches.open(CACHE);
   const older = (await caches.keys()).filter((name) => name.startsWith(OWN) && name !== CACHE);
-  const total = RELEASE.files.reduce((sum, [, , bytes]) => sum + bytes, 0);
+  const files = RELEASE.files.filter(([path]) => !needless(path));
+  const total = files.reduce((sum, [, , bytes]) => sum + bytes, 0);
   let done = 0;
   try {
-    for (const [path, sha256, bytes] of RELEASE.files) {
+    for (const [path, sha256, bytes] of files) {
       await take(cache, older, path, sha256);
       done += bytes;
       await tell({ type: "progress", done, total });

@@ -3,12 +3,12 @@ import { Wllama } from "./vendor/wllama.js";
 
 const LOUD = { debug() {}, log() {}, warn: console.warn, error: console.error };
 
+const local = (name) => new URL(`vendor/${name}`, import.meta.url).href;
+
 export async function open(student, files, threads) {
-  const llama = new Wllama({ default: new URL("vendor/wllama.wasm", import.meta.url).href }, {
-    suppressNativeLog: true,
-    logger: LOUD,
-  });
-  llama.setCompat(null); // else some browsers are sent to a CDN
+  const llama = new Wllama({ default: local("wllama.wasm") }, { suppressNativeLog: true, logger: LOUD });
+  // For browsers that lack what the first build needs; unless told, wllama sends them to a CDN.
+  llama.setCompat({ worker: local("compat.js"), wasm: local("compat.wasm") });
   await llama.loadModel([...files.values()], {
     n_ctx: student.context,
     n_parallel: 1,
