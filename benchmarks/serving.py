@@ -32,10 +32,12 @@ import psutil
 from bridge_edge.deliver import chosen_model, held_out
 from bridge_edge.errors import UserError
 from bridge_edge.plain import grid
+from bridge_edge.progress import say
 from bridge_edge.student import Reply, Student
 
 QUESTIONS, LEAVERS, MOST_GROWTH, ENDS_WITHIN = 40, 50, 16 * 2**20, 20
-GOOD = {"messages": [{"role": "user", "content": "Is 8 more than 7?"}]}
+NEW = 24  # tokens a reply at most: enough to tell replies apart, and the server's share of the work stays visible
+GOOD = {"messages": [{"role": "user", "content": "Is 8 more than 7?"}], "max_tokens": NEW}
 BODIES: dict[str, tuple[bytes, int]] = {  # what is wrong -> the body, and the status that it must get
     "no JSON": (b'{"messages": [', 400),
     "no UTF-8": (b'{"messages": "\xff\xfe"}', 400),
@@ -100,7 +102,7 @@ def crowd(at: Served, wanted: dict[str, Reply], requests: int, clients: int, see
 
     def one(pair: tuple[str, bool]) -> str:
         question, stream = pair
-        words = {"model": name, "messages": [{"role": "user", "content": question}]}
+        words = {"model": name, "messages": [{"role": "user", "content": question}], "max_tokens": NEW}
         try:
             if not stream:
                 text = ai.chat.completions.create(**words).choices[0].message.content
@@ -121,7 +123,7 @@ def crowd(at: Served, wanted: dict[str, Reply], requests: int, clients: int, see
 
 def raw(body: bytes, stream: bool = False) -> bytes:
     """A request as bytes."""
-    body = json.dumps({**GOOD, "stream": True}).encode() if stream else body
+    body = json.dumps({**GOOD, "stream": True, "max_tokens": 10 * NEW}).encode() if stream else body
     head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     return f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -182,7 +184,7 @@ def expected(model: Path) -> dict[str, Reply]:
     items = [s.prompt for s in held_out(model, "dev")[:QUESTIONS]]
     questions = items or [f"Is {n} more than {n * 37 % 50}?" for n in range(QUESTIONS)]
     with Student.load(model, 1) as student:
-        return {question: student.answer(question) for question in questions}
+        return {question: student.answer(question, max_new_tokens=NEW) for question in questions}
 
 
 @click.command()
@@ -197,10 +199,13 @@ def main(model: str, requests: int, clients: int, seed: int) -> None:
     ended: dict[str, Any] = {}
     results: dict[str, Any] = {}
     with served(path, clients, ended) as at:
+        say("warming up")
         results["warm-up"] = crowd(at, wanted, 100, clients, seed + 1)
         flood(at, 10 * clients)
         before = at.memory()
+        say(f"{requests} requests by {clients} clients")
         results["crowd"] = crowd(at, wanted, requests, clients, seed)
+        say("bad bodies, clients that leave, a flood")
         results["bad bodies"] = refused(at)
         results["disconnects"] = leave(at, LEAVERS)
         results["flood"] = flood(at, 10 * clients)

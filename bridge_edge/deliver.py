@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bridge_edge.data.card import Card
+from bridge_edge.data.card import ANSWER_TASK, Card
 from bridge_edge.data.files import parse_columns, read_rows, to_samples
 from bridge_edge.data.samples import Sample, read_jsonl
 from bridge_edge.errors import UserError
@@ -57,8 +57,6 @@ def held_out(model: Path, name: str) -> list[Sample]:
     path = folder / "data" / f"{name}.jsonl" if folder else None
     if folder is None or path is None or not path.is_file():
         return []
-    from bridge_edge.data.encode import ANSWER_TASK  # here, as torch comes with it, which a GGUF file is run without
-
     card = Card.load(folder / STUDENT)
     asked_short = card is not None and card.prompt.endswith(ANSWER_TASK) and model.name != "apprentice"
     suffix = ANSWER_TASK if asked_short else ""

@@ -19,6 +19,7 @@ from bridge_edge.errors import UserError
 FILE = "bridge_edge.json"
 GGUF_KEY = "bridge_edge.card"
 ANSWER = "Answer:"
+ANSWER_TASK = "\nAnswer only."  # ends the prompts of students that were taught the answer as a task of its own
 MOST_NEW = 1 << 20  # no card asks for more tokens; a larger number is damage
 
 

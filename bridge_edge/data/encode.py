@@ -11,13 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from bridge_edge.data.card import completion
+from bridge_edge.data.card import ANSWER_TASK, completion
 from bridge_edge.data.samples import Sample
 from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Encoded
 
 RATIONALE_TASK = "\nExplain."
-ANSWER_TASK = "\nAnswer only."
-"""Task suffixes of the prefix multi-task format (Distilling step-by-step, arXiv 2305.02301)."""
+"""With ANSWER_TASK the task suffixes of the prefix multi-task format (Distilling step-by-step, arXiv 2305.02301)."""
 
 
 def chat_texts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:

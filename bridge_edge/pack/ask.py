@@ -44,7 +44,7 @@ def signature_problem(key: Path) -> str | None:
         config = verifying.Config().set_hashing_config(hashing.Config().set_ignored_paths(paths=[SIGNATURE]))
         config.use_elliptic_key_verifier(public_key=key).verify(HERE / "model", HERE / "model" / SIGNATURE)
     except Exception as error:  # the library raises what it likes; whatever it is, nothing was verified
-        return f"the signature does not hold: {error}"
+        return f"the signature does not hold: {str(error).strip()[:120]}"
     return None
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ from bridge_edge import Student, pack
 from bridge_edge.errors import UserError
 from bridge_edge.pack import PackOptions, history, open_artifact, pack_to, python
 from bridge_edge.pack.python import apart
-from bridge_edge.parcel import CheckError, verify, write_sums
+from bridge_edge.parcel import CheckError, sign, verify, write_sums
 from tests import tiny
 from tests.test_cli import call
+from tests.test_parcel import keys
 
 NO_KEY = PackOptions()
 
@@ -72,6 +75,20 @@ def test_an_app_loads_nothing_where_a_file_was_changed(name: str, app: Path, tmp
     assert (done.returncode, done.stdout) == (1, "")
     assert "nothing was loaded" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_an_app_checks_whose_model_it_is(export: Path, tmp_path: Path) -> None:
+    (mine, public), (_, other) = keys(tmp_path, "mine"), keys(tmp_path, "other")
+    source, out = Path(shutil.copytree(export / "gguf", tmp_path / "source")), tmp_path / "app"
+    sign(source, mine)
+    pack_to("python", open_artifact(str(source), tmp_path, public), out, PackOptions(public))
+    for key, code in ((public, 0), (other, 1)):
+        words = [sys.executable, str(out / "ask.py"), "--max-new-tokens", "2", "--key", str(key), "hm"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == code, done.stderr
+        assert ("does not hold" in done.stderr) == bool(code)
+    with pytest.raises(CheckError, match="does not hold"):
+        open_artifact(str(source), tmp_path, other)
 
 
 def test_an_update_keeps_the_last_version_and_a_failed_one_changes_nothing(
