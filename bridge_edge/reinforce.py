@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from bridge_edge.data.encode import prompt_ids
 from bridge_edge.data.samples import Sample
 from bridge_edge.data.thinking import asked, thought
 from bridge_edge.rollouts import Rollouts
-from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Batch, Encoded, collate, key_of
+from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Batch, Encoded, bucket, collate, key_of
 from bridge_edge.train.hybrid import in_chunks
 from bridge_edge.train.losses import States, supervised_states
 
@@ -50,7 +51,7 @@ def questions(
     example only says where its prompt ends."""
     pairs = [(sample, budget) for sample in samples for budget in budgets]
     random.Random(seed).shuffle(pairs)
-    pairs = (pairs * -(-count // len(pairs)))[:count]
+    pairs = list(islice(cycle(pairs), count))
     examples, aims = [], {}
     prompts = prompt_ids(tokenizer, [asked(sample.prompt, budget) for sample, budget in pairs])
     for (sample, budget), ids in zip(pairs, prompts, strict=True):
@@ -123,6 +124,14 @@ class Grpo:
         states = supervised_states(model, drawn)
         losses = grpo_losses(chosen(states), before, advantage[states.rows], self.kl)
         return losses, torch.full_like(states.segments, RATIONALE)
+
+    def mean_reward(self, model: PreTrainedModel, examples: Sequence[Encoded], tokens: int) -> float:
+        """What a model's own answers to these questions are worth, one each; `tokens` bound a batch of questions."""
+        found = []
+        for places in bucket([len(row) for row in examples], tokens, range(len(examples))):
+            batch = collate([examples[i] for i in places], 0)
+            found.append(replace(self, group=1).rewards(batch, self.rollouts(model, batch, 1.0)))
+        return float(torch.cat(found).mean())
 
     def rewards(self, batch: Batch, said: Sequence[Encoded]) -> torch.Tensor:
         """R of the answers (questions, group)."""

@@ -11,6 +11,9 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from bridge_edge import mixing
 from bridge_edge.curriculum import EASY, SHORT, SHUFFLED, alignment_note, easy_first, short_first
@@ -21,11 +24,10 @@ from bridge_edge.data.thinking import names
 from bridge_edge.errors import UserError
 from bridge_edge.phases import Context, Metrics, fit, measure, student_suffix
 from bridge_edge.progress import say
+from bridge_edge.recipe import Recipe
 from bridge_edge.reinforce import Grpo, Reward, questions
 from bridge_edge.run import write_atomic
 from bridge_edge.train.batches import RATIONALE, Encoded
-from bridge_edge.train.loop import Plan
-from bridge_edge.train.losses import TokenLosses
 from bridge_edge.train.models import load_model, load_tokenizer
 
 SFT, DONE = "sft", "metrics.json"
@@ -95,7 +97,7 @@ def once(ctx: Context, out: Path, samples: list[Sample], budgeted: list[Sample])
 
 
 def reinforced(ctx: Context, out: Path, source: str, samples: list[Sample], budgets: Sequence[int]) -> Metrics:
-    """The student of `source` after the reinforcement."""
+    """The student of `source` after the reinforcement, and its mean reward on dev items before and after."""
     recipe, spec, tokenizer = ctx.recipe, ctx.recipe.reasoning.grpo, load_tokenizer(source)
     if not budgets:
         raise UserError(
@@ -103,20 +105,32 @@ def reinforced(ctx: Context, out: Path, source: str, samples: list[Sample], budg
             "choose budgets near the length that the assistant writes (the annotation stage says how many fit each)",
         )
     examples, aims = questions(tokenizer, samples, budgets, spec.items, recipe.seed)
-    longest = max(len(row) for row in examples)
-    room = recipe.student.micro_tokens * longest // (spec.group * (longest + recipe.task.max_new_tokens))
-
-    def by_reward(rows: Sequence[Encoded], plan: Plan) -> TokenLosses:
-        reward = Reward(tokenizer, aims, recipe.task.answers, spec.reward == "additive")
-        before = load_model(source, ctx.device).eval().requires_grad_(False)
-        return Grpo(mixing.rollouts_of(recipe, source), reward, before, spec.group, spec.kl)
-
+    dev = [s for s in ctx.samples("data", "dev") if s.answer]
+    held, more = questions(tokenizer, dev, budgets, len(dev) * len(budgets), recipe.seed)
+    reward = Reward(tokenizer, aims | more, recipe.task.answers, spec.reward == "additive")
+    grpo = Grpo(mixing.rollouts_of(recipe, source), reward, load_frozen(source, ctx.device), spec.group, spec.kl)
+    changes = grpo_plan(recipe, examples)
     student = recipe.student.model_copy(update={"rehearsal": 0.0, "lr": spec.lr, "epochs": 1})
-    changes = {
+    suffix = student_suffix(recipe)
+    metrics = fit(ctx, out, source, student, examples, "reinforcement", suffix, lambda rows, plan: grpo, **changes)
+    if held:
+        models = {"before": grpo.before, "after": load_frozen(str(out), ctx.device)}
+        tokens = recipe.student.micro_tokens
+        metrics["reward"] = {name: round(grpo.mean_reward(m, held, tokens), 4) for name, m in models.items()}
+    return metrics
+
+
+def load_frozen(folder: str, device: str) -> PreTrainedModel:
+    return load_model(folder, device).eval().requires_grad_(False)
+
+
+def grpo_plan(recipe: Recipe, examples: Sequence[Encoded]) -> dict[str, Any]:
+    """What differs from the tutoring in how the loop goes through questions, whose answers are drawn on the way."""
+    spec, longest = recipe.reasoning.grpo, max(len(row) for row in examples)
+    room = recipe.student.micro_tokens * longest // (spec.group * (longest + recipe.task.max_new_tokens))
+    return {
         "ordered": len(examples),
         "batch_tokens": sum(len(row) for row in examples) * spec.questions // len(examples),
         "micro_tokens": max(longest, room),  # of questions: with their answers they fill a micro-batch
         "weights": ((RATIONALE, 1.0),),
     }
-    suffix = student_suffix(recipe)
-    return fit(ctx, out, source, student, examples, "reinforcement", suffix, by_reward, **changes)

@@ -87,7 +87,25 @@ def test_questions_name_every_budget_and_know_their_aim() -> None:
         aim = aims[key_of(row.ids, row.segments)]
         [sample] = [s for s in POOL if asked(s.prompt, aim.budget) in text]
         assert aim.answer == sample.answer
+    assert questions(TOKENIZER, [], BUDGETS, 0, seed=0) == ([], {})
     assert questions(TOKENIZER, POOL, BUDGETS, 3, seed=1)[0][0].ids.tolist() != examples[0].ids.tolist()
+
+
+class Even(Grpo):
+    """Pays for tokens with even ids, of which a random model finds half."""
+
+    def rewards(self, batch: Any, said: Any) -> torch.Tensor:
+        return torch.tensor([float((row.ids[row.segments > 0] % 2 == 0).mean()) for row in said]).view(-1, self.group)
+
+
+def test_the_mean_reward_is_that_of_each_answer(tmp_path: Path) -> None:
+    tiny.checkpoint(tmp_path, "qwen2", tok=TOKENIZER)
+    examples, aims = questions(TOKENIZER, POOL, BUDGETS, 5, seed=0)
+    grpo = Even(*vars(losses_on(tmp_path, aims, 0.0)).values())
+    batches = [collate([examples[i]], 0) for i in sorted(range(5), key=lambda i: len(examples[i]))]
+    each = [float((row.ids[row.segments > 0] % 2 == 0).mean()) for batch in batches
+            for row in grpo.rollouts(grpo.before, batch, 1.0)]  # fmt: skip
+    assert grpo.mean_reward(grpo.before, examples, 1) == pytest.approx(mean(each))  # a batch each, as here
 
 
 def losses_on(folder: Path, aims: dict[bytes, Aim], kl: float, group: int = 8) -> Grpo:
@@ -126,13 +144,6 @@ def test_the_loss_of_a_batch_is_the_slow_one(tmp_path: Path) -> None:
     found, segments = Scored(*vars(grpo).values())(model, batch, 0.5)
     assert found.tolist() == pytest.approx(wanted, abs=1e-3)
     assert set(segments.tolist()) == {RATIONALE}
-
-
-class Even(Grpo):
-    """Pays for tokens with even ids, of which a random model finds half."""
-
-    def rewards(self, batch: Any, said: Any) -> torch.Tensor:
-        return torch.tensor([float((row.ids[row.segments > 0] % 2 == 0).mean()) for row in said]).view(-1, self.group)
 
 
 def test_a_student_learns_what_is_rewarded_and_stays_nearer_with_a_weight_on_it(tmp_path: Path) -> None:
@@ -181,6 +192,7 @@ def test_a_killed_reinforcement_does_not_tutor_again_and_ends_the_same(
     metrics = tutoring.tutor(ctx, tmp_path / "whole")
     assert budgets_of(Card.load(tmp_path / "whole")) == (8,)  # of 16 the student has seen no example
     assert metrics["rl"]["examples"] == 6
+    assert set(metrics["rl"]["reward"]) == {"before", "after"}
     assert not (tmp_path / "whole" / tutoring.SFT).exists()
     fit, labels = tutoring.fit, []
 
