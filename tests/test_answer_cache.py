@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bridge_edge.answer_cache import FILE, AnswerCache, open_cache
+from bridge_edge.answer_cache import FILE, KIND, AnswerCache, open_cache
 from bridge_edge.apprenticeship import teach
 from bridge_edge.budget import Caps, Ledger
 from bridge_edge.data.pool import load_task
@@ -18,6 +19,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.phases import Context
 from bridge_edge.prices import Price
 from bridge_edge.recipe_io import load_recipe
+from bridge_edge.sqlite_file import SqliteFile
 from bridge_edge.teacher.ask import Outcome, ask_all
 from bridge_edge.teacher.base import Reply, Request
 from tests.teacher.toys import Toy
@@ -93,6 +95,18 @@ def test_what_a_killed_run_kept_in_its_ledger_alone_reaches_the_cache(tmp_path: 
     run(tmp_path / "a", toy, requests(0, 1), cache)
     outcome = run(tmp_path / "b", toy, requests(0, 1), cache)
     assert (outcome.from_cache, len(toy.asked)) == (2, 2)
+
+
+def test_a_cache_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    old = SqliteFile(tmp_path / FILE, replace(KIND, versions=KIND.versions[:1]))
+    with old.write() as db:
+        db.execute("INSERT INTO answers VALUES ('h', 'yes', 1, 2, 'stop', 'm', 'legal-a', 0)")
+    old.close()
+    cache = AnswerCache(tmp_path)
+    count, found = cache.claim(["new", "h"], tmp_path / "l.sqlite")
+    assert (count, cache.trouble) == (1, None)
+    assert isinstance(found, tuple)
+    assert found[0].text == "yes"
 
 
 def test_useless_replies_are_not_kept(tmp_path: Path) -> None:
