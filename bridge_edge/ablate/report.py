@@ -16,7 +16,7 @@ from typing import Any
 from bridge_edge.ablate.bootstrap import DRAWS, Comparison, Interval, compare, known_mean, rate
 from bridge_edge.ablate.cells import Results, Setting, cell_of
 from bridge_edge.ablate.grid import Arm, Claim, Experiment
-from bridge_edge.ablate.labels import FIGURES, label_table
+from bridge_edge.ablate.labels import label_means, label_table
 from bridge_edge.ablate.thinking import KEPT, heading, part_of, thinking_means, thinking_table
 
 HOLDS, FAILS, OPEN, NOTHING = "holds", "does not hold", "not decided", "not measured"
@@ -61,7 +61,7 @@ def arm_result(arm: Arm, found: dict[int, dict[str, Any]], part: str) -> dict[st
         "wrong_steps": known_mean([row["annotate"].get("right_answer_wrong_steps") for row in rows]),
         "kept": known_mean([row["annotate"].get("kept") for row in rows]),
         KEPT: thinking_means(rows) if part == "test" else {},
-        "labels": {name: known_mean([row.get("labels", {}).get(name) for row in rows]) for name in FIGURES},
+        "labels": label_means(rows),
     }
 
 

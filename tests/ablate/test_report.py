@@ -11,7 +11,7 @@ import pytest
 from bridge_edge.ablate.bootstrap import Comparison, Interval
 from bridge_edge.ablate.cells import Results, Setting, cell_of
 from bridge_edge.ablate.grid import Arm, Claim, Experiment
-from bridge_edge.ablate.labels import label_figures
+from bridge_edge.ablate.labels import label_figures, label_means, label_table
 from bridge_edge.ablate.report import FAILS, HOLDS, NOTHING, OPEN, markdown, summarise, verdict
 
 A, B = Arm("ours", ("student.lr=1e-3",)), Arm("theirs", ("student.lr=2e-3",), "baseline")
@@ -119,7 +119,8 @@ def test_arms_that_mix_labels_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert label_figures({"tokens": 900, "seconds": 3.0}) == {}
     mixed = label_figures(metrics)
     assert mixed == {"tokens": 900, "seconds": 3.0, "exposure_bias": 0.125}
-    more = label_figures(metrics | {"tokens": 1100})
+    counts = {"kd": metrics["kd"] | {"lambda_histogram": [6, 2, 0]}}
+    more = label_figures(metrics | {"tokens": 1100, "seconds": 6.0} | counts)
     kept = results(
         tmp_path,
         row(A, 0, "11") | {"labels": mixed},
@@ -127,8 +128,12 @@ def test_arms_that_mix_labels_have_a_table_of_their_own(tmp_path: Path) -> None:
         *(row(B, seed, "10") for seed in (0, 1)),
     )
     text = markdown("A title", summarise([TRIAL], range(2), SETTING, kept), [])
-    assert "| ours | - | - | - | +0.1250 | 1,000 | 3 |" in text
+    assert "| ours | - | - | - | +0.1250 | 1,000 | 4 | 1.0 | 75 25 0 |" in text
     assert "| theirs | - | - |" not in text
+    slower = [
+        {"arm": name, "labels": label_means([{"labels": mixed | {"seconds": s}}])} for name, s in (("a", 2), ("b", 9))
+    ]
+    assert label_table(slower)[-2] == "| b | - | - | - | +0.1250 | 900 | 9 | 4.5 | - |"
     (tmp_path / "other").mkdir()
     plain = results(tmp_path / "other", *(row(arm, 0, "11") for arm in (A, B)))
     assert "exposure bias" not in markdown("A title", summarise([TRIAL], [0], SETTING, plain), [])
