@@ -116,9 +116,7 @@ class Server:
 
     async def health(self, _: web.Request) -> web.Response:
         desk = self.desk
-        return web.json_response(
-            {"status": "ok", "held": desk.held if desk else 0, "served": desk.served if desk else 0}
-        )
+        return web.json_response({"status": "ok", "held": desk.held if desk else 0})
 
     async def models(self, request: web.Request) -> web.Response:
         about = {"id": self.name, "object": "model", "created": 0, "owned_by": "bridge-edge"}

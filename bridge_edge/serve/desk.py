@@ -75,7 +75,7 @@ class Desk:
     """`waiting` jobs may wait beside the one that is served."""
 
     def __init__(self, waiting: int) -> None:
-        self.places, self.held, self.served = waiting + 1, 0, 0
+        self.places, self.held = waiting + 1, 0
         self._mean = 1.0  # seconds a job, of late
         self._pool = ThreadPoolExecutor(1, "student")
         self._jobs: set[Job] = set()
@@ -104,7 +104,6 @@ class Desk:
 
     def _free(self, job: Job) -> None:
         self.held -= 1
-        self.served += 1
         self._jobs.discard(job)
 
     async def close(self) -> None:
