@@ -3,8 +3,8 @@
 What: `webapp/gguf` and `webapp/onnx` each hold a package.json and a lock file with the SHA-512 of every package, which
 npm checks. `npm ci` runs in a temporary folder, without the packages' scripts; npm's own cache makes the second time
 quick. From a CDN nothing is ever loaded: both engines would ask one for their wasm unless they are told where it lies,
-which `engine.js` does. wllama has a second build for browsers without JSPI or memory of 64 bits, such as Safari; the
-service worker keeps the one of the two that its browser needs.
+which `engine.js` does. wllama has a second build for browsers without JSPI or memory of 64 bits, such as Safari (where
+it was not tested); the service worker keeps the one of the two that its browser needs.
 Why rewrite: transformers.js names onnxruntime-web by bare names, which a browser cannot resolve in a worker; both
 become the build for the CPU that lies beside it, with half of the wasm of the one for WebGPU. In its lock file the
 packages for Node (onnxruntime-node, sharp: 300 MB) are overridden by one that is in the tree anyway.
