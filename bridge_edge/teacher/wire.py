@@ -92,8 +92,9 @@ class _Connection(HTTPConnection):
         return time.monotonic() < self._fresh_until and super().is_connected
 
     def getresponse(self) -> Any:  # urllib3 and the class that it extends name different types
+        reply = super().getresponse()
         self._fresh_until = time.monotonic() + IDLE_S
-        return super().getresponse()
+        return reply
 
 
 class _SecureConnection(_Connection, HTTPSConnection):

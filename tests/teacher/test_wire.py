@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,6 +22,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
 from bridge_edge.teacher.base import Request, TeacherError
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
+from bridge_edge.teacher.wire import IDLE_S
 from tests.teacher.loopback import RESET, chat, serve
 
 REQUEST = Request.of("a", "Is 2 even?", 20)
@@ -96,6 +98,24 @@ def test_one_connection_serves_many_calls_and_one_that_was_closed_is_not_used_ag
                 assert one.ask(REQUEST).text == "Answer: yes"
             assert len(made) == connections
             time.sleep(0.05)  # the end of a connection is on its way
+
+
+def test_a_connection_that_lay_idle_is_not_used_again_and_one_that_was_waited_for_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("bridge_edge.teacher.wire.time", clock)
+
+    def slow(sock: socket.socket) -> None:
+        clock.now += 2 * IDLE_S
+        sock.sendall(WHOLE)
+
+    with raw(slow, say(WHOLE), say(WHOLE)) as (url, made):
+        one = teacher(url)
+        for idle, connections in ((0.0, 1), (0.0, 1), (2 * IDLE_S, 2)):
+            clock.now += idle
+            one.ask(REQUEST)
+            assert len(made) == connections
 
 
 @pytest.mark.parametrize(
