@@ -78,11 +78,11 @@ def main(model: Path, python: str, items: int, new: int) -> None:
     """Print one JSON line."""
     prompts = [sample.prompt for sample in held_out(model, "test")[:items]]
     if not prompts:
-        raise click.ClickException(f"{model} lies in no run with test items")
+        raise click.UsageError(f"{model} lies in no run with test items")
     try:
         here, there = (greedy(words, model, prompts, new) for words in ([sys.executable], shlex.split(python)))
     except UserError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.UsageError(str(error)) from None
     found = compared(here["said"], there["said"])
     print(json.dumps({"here": here["machine"], "there": there["machine"], "model": model.name, **found}))
     sys.exit(found["equal"] != found["answers"])

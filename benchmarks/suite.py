@@ -238,7 +238,7 @@ def main(commit: str, rounds: int, names: tuple[str, ...], write: bool, child: b
         try:
             rows = against(commit, names, rounds)
         except UserError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.UsageError(str(error)) from None
         print(grid(["part", "this tree", commit, f"quotient ({sure:.0%})", ""], rows, right=(1, 2, 3)))
         print(json.dumps({"against": commit, "rounds": rounds, "rows": rows}))
         return

@@ -16,10 +16,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bridge_edge.benching import Request, bench_models
 from bridge_edge.benchmarks import reached, report
 from bridge_edge.benchmarks.options import BenchOptions
 from bridge_edge.benchmarks.reached import Host, Phone, bench_there
@@ -142,6 +144,19 @@ def test_without_a_python_there_llama_bench_measures(model: Path, phone: Phone, 
     assert not list(there.iterdir())
     with pytest.raises(UserError, match="llama-bench ended with 127"):
         bench_there(phone, [model], ITEMS, options, 300, None, "/no/such/llama-bench")
+
+
+def test_the_verb_reaches_a_phone(model: Path, phone: Phone, there: Path, tmp_path: Path) -> None:
+    program, items = tmp_path / "llama-bench", tmp_path / "items.jsonl"
+    program.write_text(LLAMA_BENCH.format(python=sys.executable))
+    program.chmod(0o755)
+    items.write_text('{"text": "Is 7 odd?", "answer": "yes"}\n', encoding="utf-8")
+    request = Request(models=(str(model),), files=(items,), threads="1", prompt_tokens="64", depth="16", keep=False)
+    (found,), text = bench_models(replace(request, adb="0123", llama_bench=str(program)))
+    assert found["environment"]["reached_by"] == "adb"
+    assert "pp64@d16, tokens/s" in text
+    with pytest.raises(UserError, match="cannot reach 4567"):
+        bench_models(replace(request, adb="4567"))
 
 
 def test_a_phone_that_is_not_there(model: Path, phone: Phone, there: Path, tmp_path: Path) -> None:
