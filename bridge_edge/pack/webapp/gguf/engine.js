@@ -1,4 +1,5 @@
 // A GGUF student by wllama (llama.cpp as wasm). Its worker comes from a blob; the wasm lies beside this file.
+import { Inbox } from "./inbox.js";
 import { Wllama } from "./vendor/wllama.js";
 
 const LOUD = { debug() {}, log() {}, warn: console.warn, error: console.error };
@@ -22,8 +23,9 @@ export async function open(student, files, threads) {
 
   async function* stream(text, max, { signal = null, named = false }) {
     const stop = new AbortController();
+    const inbox = new Inbox();
     if (signal) signal.addEventListener("abort", () => stop.abort(), { once: true });
-    const chunks = await llama.createCompletion({
+    const words = {
       prompt: text,
       max_tokens: max,
       temperature: 0,
@@ -31,22 +33,25 @@ export async function open(student, files, threads) {
       timings_per_token: true, // counts: a character of several tokens comes as one
       cache_prompt: false, // another batch would round differently
       stream: true,
+      onData: (chunk) => inbox.put({ chunk }),
       abortSignal: stop.signal,
-    });
+    };
+    const running = llama.createCompletion(words).then(() => inbox.put({}), (error) => inbox.put({ error }));
     let all = "";
     try {
-      for await (const { choices, timings } of chunks) {
-        const { text: piece, logprobs, finish_reason } = choices[0];
-        if (finish_reason) return;
-        const fresh = (logprobs?.content ?? []).map((token) => token.id);
-        if (student.ends.includes(fresh.at(-1))) return;
+      for (;;) {
+        const { chunk, error } = await inbox.next();
+        if (error && error.name !== "AbortError") throw error;
+        if (!chunk || chunk.choices[0].finish_reason) return;
+        const { text: piece, logprobs } = chunk.choices[0];
+        const ids = (logprobs?.content ?? []).map((token) => token.id);
+        if (student.ends.includes(ids.at(-1))) return;
         all += piece;
-        yield { ids: fresh, text: all, count: timings.predicted_n };
+        yield { ids, text: all, count: chunk.timings.predicted_n };
       }
-    } catch (error) {
-      if (error.name !== "AbortError") throw error;
     } finally {
       stop.abort(); // left early: free the slot
+      await running;
     }
   }
 
