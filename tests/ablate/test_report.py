@@ -115,7 +115,8 @@ def test_what_was_measured_of_a_model_serves_every_cell_that_comes_to_it(tmp_pat
 
 
 def test_arms_that_mix_labels_have_a_table_of_their_own(tmp_path: Path) -> None:
-    metrics = {"tokens": 900, "seconds": 3.0, "loss": 0.1, "kd": {"mix": "static", "exposure_bias": 0.125}}
+    kd = {"mix": "static", "exposure_bias": 0.125}
+    metrics: dict[str, Any] = {"tokens": 900, "seconds": 3.0, "loss": 0.1, "kd": kd}
     assert label_figures({"tokens": 900, "seconds": 3.0}) == {}
     mixed = label_figures(metrics)
     assert mixed == {"tokens": 900, "seconds": 3.0, "exposure_bias": 0.125}
