@@ -254,5 +254,5 @@ def test_the_page_reads_and_asks_as_python_does() -> None:
         wanted = [f"<{ask_prompt(card, q, think)}>" for q in QUESTIONS for think in (None, 16)]
         assert found["prompts"] == wanted
         assert found["parsed"] == [asdict(parse(text, card.answers)) for text in TEXTS]
-        counts = [thought("".join, text) for text in TEXTS]
+        counts = [thought(lambda ids: "".join(map(chr, ids)), [ord(c) for c in text]) for text in TEXTS]
         assert found["thought"] == [{"tokens": n, "answering": there} for n, there in counts]
