@@ -186,7 +186,7 @@ def claim_table(claims: Sequence[dict[str, Any]]) -> list[str]:
             p = claim["mcnemar_p"]
             cells[3:] = [shown(claim["difference"]), shown(claim["gain"]), f"{p:.2g}", str(claim["seeds"])]
         lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    return list(dict.fromkeys(lines))  # two claims may be read off one comparison
 
 
 def told(claim: dict[str, Any]) -> str:

@@ -71,7 +71,10 @@ def test_arms_and_claims_come_from_the_items(tmp_path: Path) -> None:
     assert better["difference"]["mean"] == pytest.approx(0.4)
     assert better["gain"]["mean"] == pytest.approx(0.8)
     assert read["difference"]["mean"] == pytest.approx(0.25)
+    found["claims"].append({**better, "claim": "ours is much better"})
     text = markdown("Trial", tables, ["student of x: it broke"])
+    assert text.count("| ours | theirs | right | ") == 1
+    assert "- holds: ours is much better (40.0 (" in text
     assert "| ours | 30 | 0.5 | 90.0 (" in text
     assert "| ours | theirs | readable | 25.0 (" in text
     assert "- holds: ours is better (40.0 (" in text
