@@ -103,7 +103,8 @@ def test_one_connection_serves_many_calls_and_one_that_was_closed_is_not_used_ag
 def test_a_connection_that_lay_idle_is_not_used_again_and_one_that_was_waited_for_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
     monkeypatch.setattr("bridge_edge.teacher.wire.time", clock)
 
     def slow(sock: socket.socket) -> None:
