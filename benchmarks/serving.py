@@ -35,7 +35,8 @@ from bridge_edge.plain import grid
 from bridge_edge.progress import say
 from bridge_edge.student import Reply, Student
 
-QUESTIONS, LEAVERS, MOST_GROWTH, ENDS_WITHIN = 40, 50, 16 * 2**20, 20
+QUESTIONS, LEAVERS, MOST_GROWTH = 40, 50, 16 * 2**20
+ENDS_WITHIN = 120  # seconds: far more than the server's grace, as a busy machine may hardly let it run
 NEW = 24  # tokens a reply at most: enough to tell replies apart, and the server's share of the work stays visible
 GOOD = {"messages": [{"role": "user", "content": "Is 8 more than 7?"}], "max_tokens": NEW}
 BODIES: dict[str, tuple[bytes, int]] = {  # what is wrong -> the body, and the status that it must get
