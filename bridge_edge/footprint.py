@@ -5,7 +5,8 @@ Stages keep their models in float32; training holds weights, gradients and the o
 activations is bounded roughly by the recipe's micro-batch, of which small models have one on every core at once, and
 what the allocator holds between stages was measured at the embedded scale, so the figure says "about"; a run's measured
 peak, where there is one of the same recipe and scale, is better and is taken instead. With `kd.mix` the TA lies beside
-the student that is tutored. Not covered: GPUs; what the TA's pass without gradients takes beyond its weights.
+the student that is tutored, unless its signals are kept on disk. Not covered: GPUs; what the TA's pass without
+gradients takes beyond its weights.
 """
 
 from __future__ import annotations
@@ -92,5 +93,5 @@ def memory_needed(recipe: Recipe, measured: Sequence[float] = ()) -> dict[str, A
     ta, student, held = _training(recipe.ta), _training(recipe.student), size_of(recipe.ta.model)
     if ta is None or student is None or held is None:
         return {"needed": None, "source": "the size of a model is not known"}
-    beside = 4 * held if recipe.kd.on else 0
+    beside = 4 * held if recipe.kd.on and not recipe.kd.kept else 0
     return {"needed": BASE + max(ta, student + beside), "source": "estimated from the models' sizes"}

@@ -133,6 +133,7 @@ def test_a_ta_that_mixes_its_labels_in_lies_beside_the_student() -> None:
         return int(memory_needed(load_recipe([*models, *words]))["needed"])
 
     assert needed("kd.mix=entropy") - needed() == 4 * 100_000_000  # in float32, without gradients
+    assert needed("kd.mix=entropy", "kd.top_k=8") == needed()
     large = ("ta.model=someone/t-7B",)  # to train it takes more than to hold it
     assert needed("kd.mix=entropy", *large) == needed(*large)
 
