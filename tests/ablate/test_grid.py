@@ -31,8 +31,9 @@ def test_claims_are_about_arms_that_exist(name: str) -> None:
 
 
 def test_equal_cells_of_several_experiments_are_run_once() -> None:
-    chosen = experiments(["direct-vs-bridge", "ta", "filters"], load_recipe(["recipe=legal"]))
-    cells = all_cells(chosen, [0, 1], setting("recipe=legal"))
+    words = ("recipe=legal", "annotate.surest=1")
+    chosen = experiments(["direct-vs-bridge", "ta", "filters"], load_recipe(words))
+    cells = all_cells(chosen, [0, 1], setting(*words))
     assert len({cell.id for cell in cells}) == len(cells)
     arms = sum(len(e.arms) for e in chosen)
     assert len(cells) == 2 * (arms - 3)  # the recipe itself thrice (one filter arm is it), its baseline twice
