@@ -36,7 +36,7 @@ TEXTS = (
 
 
 def recipe(*changes: str) -> Recipe:
-    return load_recipe(["recipe=legal", *changes])
+    return load_recipe(["recipe=legal", "annotate.surest=1", *changes])
 
 
 def draft(text: str, logprob: float | None = -0.5, sample: int = 0, tokens: int = 10, ended: bool = True) -> Draft:
@@ -79,7 +79,7 @@ def generic(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_each_filter_takes_what_it_says(changes: tuple[str, ...], left: list[int], tmp_path: Path) -> None:
-    metrics = _keep(recipe("annotate.surest=1.0", *changes), POOL, raw(), tmp_path)
+    metrics = _keep(recipe(*changes), POOL, raw(), tmp_path)
     assert kept(tmp_path) == [POOL[i].prompt for i in left]
     taken = sum(metrics[name] for name in ("unparsed", "answer_missed", "false_arithmetic", "unsure"))
     assert (metrics["kept"], metrics["pool"], metrics["tokens"]) == (len(left), 6, 60)
@@ -88,7 +88,7 @@ def test_each_filter_takes_what_it_says(changes: tuple[str, ...], left: list[int
 
 @pytest.mark.usefixtures("generic")
 def test_a_completion_cut_off_at_the_bound_is_not_kept(tmp_path: Path) -> None:
-    metrics = _keep(recipe("annotate.surest=1.0"), POOL, raw(cut=0), tmp_path)
+    metrics = _keep(recipe(), POOL, raw(cut=0), tmp_path)
     assert kept(tmp_path) == [POOL[3].prompt, POOL[4].prompt]
     assert metrics["unparsed"] == 2
 
@@ -116,7 +116,7 @@ def test_the_surest_are_taken_within_each_answer() -> None:
 
 def test_an_engine_that_reports_no_probabilities_cannot_be_asked_for_the_surest() -> None:
     entries = [entry("a", draft("Answer: Yes", None))]
-    assert unsure(entries, recipe("annotate.surest=1").annotate) == {}
+    assert unsure(entries, recipe().annotate) == {}
     with pytest.raises(UserError, match="log-probabilities"):
         unsure(entries, recipe("annotate.surest=0.5").annotate)
 

@@ -33,7 +33,13 @@ from bridge_edge.train.models import load_model, load_tokenizer
 from bridge_edge.tutoring import tutor
 from tests import tiny
 
-WORDS = ("recipe=legal", "task.answers=['yes', 'no']", "task.max_new_tokens=12", "student.epochs=1")
+WORDS = (
+    "recipe=legal",
+    "task.answers=['yes', 'no']",
+    "task.max_new_tokens=12",
+    "student.epochs=1",
+    "annotate.surest=1",
+)
 OWN = ("data.path=none.jsonl", "teacher.kind=replay", "teacher.path=none.jsonl")  # so that no domain checks the steps
 
 
