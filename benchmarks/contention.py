@@ -32,7 +32,10 @@ SHORTEST_PIECE = 0.5  # of one repetition: what ticks can feign then stays below
 MAX_CLOCK_DROP = 0.15
 PACKAGES = ("torch", "transformers", "llama-cpp-python", "onnxruntime", "onnxruntime-genai", "numpy")
 SENSORS = Sensors()
-SETTINGS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "MKL_NUM_THREADS")
+SETTINGS = (
+    "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
+    "MKL_NUM_THREADS",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ say what the machine lacks: the line then holds "error" and a hint in the place 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,8 +49,10 @@ def answer(file: Path) -> dict[str, Any]:
             "error": f"its Python is {sys.version.split()[0]}",
             "hint": f"name one from {wanted} on",
         }
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        from bridge_edge.waiting import wait_briefly
+
+        wait_briefly()
         return run(json.loads(file.read_text(encoding="utf-8")))
     except Exception as error:
         return said(error)

@@ -48,7 +48,9 @@ def quiet_environment() -> None:
     oneDNN keeps the compiled kernels of the last 1,024 shapes; with batches of ever other shapes that is 400 MB which
     nothing comes back to, and with 16 training is as fast.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from bridge_edge.waiting import wait_briefly
+
+    wait_briefly()
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

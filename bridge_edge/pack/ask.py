@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,9 +50,11 @@ def signature_problem(key: Path) -> str | None:
 def load(threads: int | None) -> Student:
     """The student, by the runtime of its format."""
     sys.path.insert(0, str(HERE / RUNNER))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve each other on a busy machine
     from bridge_edge.runtimes.base import Runtime
     from bridge_edge.student import Student
+    from bridge_edge.waiting import wait_briefly
+
+    wait_briefly()
 
     model = HERE / "model"
     runtime: Runtime

@@ -25,7 +25,16 @@ from bridge_edge.parcel import CheckError, write_sums
 from bridge_edge.student import Student
 
 NEEDS = {"gguf": "llama-cpp-python", "onnx": "onnxruntime-genai"}  # kind -> the one package that runs it
-MODULES = ["__init__", "errors", "student", "data.__init__", "data.card", "data.thinking", "runtimes.__init__"]
+MODULES = [
+    "__init__",
+    "errors",
+    "student",
+    "waiting",
+    "data.__init__",
+    "data.card",
+    "data.thinking",
+    "runtimes.__init__",
+]
 MODULES += [f"runtimes.{name}" for name in ("base", "think", "gguf_header", "ggml_types")]
 RUNTIME = {"gguf": ["gguf_runtime", "llama_native", "template"], "onnx": ["genai", "onnx_config"]}
 QUESTION = "Is seven more than five?"  # for a student without examples; any text shows whether two runtimes agree
