@@ -165,10 +165,10 @@ def export_text(results: Sequence[dict[str, Any]]) -> str:
         )
         if parity.get("accuracy"):
             a = parity["accuracy"]
-            low, high = (100 * x for x in a["ci95"])
+            change, high, low = (0.0 - 100 * x for x in (a["difference"], *a["ci95"]))  # a loss is a fall
             lines.append(
                 f"  accuracy on {a['n']} dev items {a['accuracy_b']:.1%}, before {a['accuracy_a']:.1%}: "
-                f"{100 * a['difference']:.1f} points lost (95 % interval {low:.1f} to {high:.1f})"
+                f"{change:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
             )
         if parity.get("through", "").startswith("torch"):
             lines.append(f"  checked through {parity['through']}")

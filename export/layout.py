@@ -126,10 +126,10 @@ def measured(report: Mapping[str, Any]) -> list[str]:
     ]
     if p.get("accuracy"):
         a = p["accuracy"]
-        low, high = (100 * x for x in a["ci95"])
+        change, high, low = (0.0 - 100 * x for x in (a["difference"], *a["ci95"]))  # a loss is a fall
         lines.append(
             f"accuracy on {a['n']} dev items: {a['accuracy_b']:.1%}, the checkpoint {a['accuracy_a']:.1%}; "
-            f"{100 * a['difference']:.1f} points lost, 95 % interval {low:.1f} to {high:.1f} (paired)"
+            f"{change:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f} (paired)"
         )
     else:
         lines.append("accuracy of this file: not measured here")
