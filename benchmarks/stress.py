@@ -19,9 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import click
@@ -34,15 +34,25 @@ from bridge_edge.errors import UserError
 from bridge_edge.plain import grid
 from bridge_edge.prices import Caps
 from bridge_edge.teacher.ask import ask_all
+from bridge_edge.teacher.attempt import Result
 from bridge_edge.teacher.base import Request
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
 
 
 def bare(teacher: OpenAITeacher, requests: list[Request], concurrency: int) -> None:
-    """The same requests with threads and the client alone: no ledger, no retries; raises where one fails."""
-    with ThreadPoolExecutor(concurrency) as pool:
-        for _ in pool.map(teacher.ask, requests):
-            pass
+    """The same requests through the client alone: no ledger, no retries; raises where one fails."""
+    landed: SimpleQueue[Result] = SimpleQueue()
+    for place, request in enumerate(requests):
+        if place >= concurrency:
+            checked(landed.get())
+        teacher.begin(request, landed.put)
+    for _ in range(min(concurrency, len(requests))):
+        checked(landed.get())
+
+
+def checked(result: Result) -> None:
+    if isinstance(result[0], Exception):
+        raise result[0]
 
 
 def clocked(work: Callable[[], Any]) -> tuple[float, float]:

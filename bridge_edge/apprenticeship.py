@@ -92,7 +92,7 @@ def _ask(
     with track("teacher", len(requests), EVERY_S) as advance:
         meter = Meter(advance, ctx.recipe.budget.usd)
         if not isinstance(teacher, BatchTeacher):
-            return ask_all(meter.watch(teacher), ledger, requests, ctx.concurrency, meter, cache=cache)
+            return ask_all(teacher, ledger, requests, ctx.concurrency, meter, cache=cache)
         if cache is not None:
             recall(cache, ledger, teacher, requests)
         outcome = ask_in_batches(teacher, ledger, requests, meter, say)

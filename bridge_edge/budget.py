@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge_edge.errors import UserError
+from bridge_edge.ledger_entries import Entry, failed, settled
 from bridge_edge.ledger_file import (
     LEDGER,
     RELEASED,
@@ -52,9 +53,7 @@ from bridge_edge.ledger_rows import (
     find_replies,
     good,
     next_attempt,
-    plausible,
     reply_columns,
-    stored,
 )
 from bridge_edge.prices import MOST, MOST_TOKENS, Caps, Price, Totals, Usage, show_usd, to_usd
 from bridge_edge.sqlite_file import SqliteFile
@@ -133,19 +132,9 @@ class Ledger:
         status: str = "ok",
         details: Details | None = None,
     ) -> Answer:
-        """The teacher answered: keep its text and count what it billed (the worst case where `usage` is no use).
-
-        Only `status="ok"` makes it the answer of its request; any other status keeps a useless but paid reply.
-        """
-        r, text, details = reservation, storable(response_text), details or Details()
-        error = details.error
-        if usage is None or not plausible(usage, r, text):
-            if usage is not None:
-                error = "; ".join(filter(None, (error, f"{usage!r:.120} is not plausible: worst case counted")))
-            usage = Usage(r.prompt_tokens, r.completion_tokens)
-        answer = stored(r.request_hash, r.item_id, status, text, usage, details)
-        values = {**counted(usage, self.price, r.nano if r.fixed else None), **reply_columns(answer)}
-        self._finish(r, SETTLED, status, error, details.latency_s, values)
+        """The teacher answered; see `ledger_entries.settled`."""
+        entry, answer = settled(reservation, self.price, usage, response_text, status, details)
+        self._file.commit(entry.write)
         return answer
 
     def adopt(self, answer: Answer, item_id: str, origin: str) -> Answer:
@@ -194,9 +183,12 @@ class Ledger:
         billed: bool | None = None,
         latency_s: float | None = None,
     ) -> None:
-        """No answer came. `billed=False`: surely not billed, released; otherwise it stays counted at its worst case."""
-        values = {"queries": 0, "tokens": 0, "nano": 0} if billed is False else {}
-        self._finish(reservation, RELEASED if billed is False else UNKNOWN, status, error, latency_s, values)
+        """No answer came; see `ledger_entries.failed`."""
+        self._file.commit(failed(reservation, status, error, billed, latency_s).write)
+
+    def enter_all(self, entries: Sequence[Entry]) -> list[Exception | None]:
+        """Write the ends of several attempts at once; for each None, or what is wrong with it."""
+        return [error for _, error in self._file.commit_all([entry.write for entry in entries])]
 
     def resolve(self, attempt_id: int, usage: Usage | None) -> None:
         """Close an unknown attempt by the provider's own bill: what it charged, or None for nothing."""
@@ -282,16 +274,3 @@ class Ledger:
             raise BudgetExhausted("usd", str(self.caps.usd), show_usd(nano_now), show_usd(nano))
         if max(nano_now + nano, tokens_now + tokens) > MOST:
             raise BudgetExhausted("usd", show_usd(MOST), show_usd(nano_now), show_usd(nano))
-
-    def _finish(
-        self, r: Reservation, state: str, status: str, error: str, latency_s: float | None, values: dict[str, Any]
-    ) -> None:
-        values = {**values, "state": state, "status": status, "error": storable(error)[:2000], "finished": time.time()}
-        values["latency_s"] = latency_s
-
-        def work(db: sqlite3.Connection) -> None:
-            # A settled attempt is final; a lost one may still be settled by the process that was taken for dead.
-            if not update(db, r.id, values, (RESERVED, UNKNOWN)):
-                raise ValueError(f"attempt {r.id} of item {r.item_id!r} is already closed")
-
-        self._file.commit(work)

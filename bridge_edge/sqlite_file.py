@@ -97,16 +97,23 @@ class SqliteFile:
 
         A work must raise before it writes, or not at all, since those that share its transaction are committed.
         """
-        order: _Order = _Order(work)
-        self._orders.append(order)
-        with self._turn:
-            if not order.ended:  # no thread before this one has done it
-                self._carry_out(order)
-        if order.error is not None:
-            raise order.error
-        return cast(Result, order.result)
+        ((result, error),) = self.commit_all([work])
+        if error is not None:
+            raise error
+        return cast(Result, result)
 
-    def _carry_out(self, own: _Order) -> None:
+    def commit_all(
+        self, works: Sequence[Callable[[sqlite3.Connection], Result]]
+    ) -> list[tuple[Result | None, Exception | None]]:
+        """The same for several works: what each returned, and what it raised."""
+        orders = [_Order(work) for work in works]
+        self._orders.extend(orders)
+        with self._turn:
+            if not all(order.ended for order in orders):  # no thread before this one has done them
+                self._carry_out(orders)
+        return [(order.result, order.error) for order in orders]
+
+    def _carry_out(self, own: Sequence[_Order]) -> None:
         """Everything that is waiting in one transaction; one by one where that fails, so each hears its own error."""
         orders: list[_Order] = []
         while self._orders:
@@ -119,10 +126,10 @@ class SqliteFile:
                     if len(orders) == 1:
                         raise error
                     self._try([order])
-                except UserError as own:
-                    order.error, order.ended = own, True
+                except UserError as alone:
+                    order.error, order.ended = alone, True
         finally:  # Ctrl-C in this thread: the others do the rest themselves, and nobody does what this one gave up
-            self._orders.extendleft(reversed([order for order in orders if not order.ended and order is not own]))
+            self._orders.extendleft(reversed([order for order in orders if not order.ended and order not in own]))
 
     def _try(self, orders: Sequence[_Order]) -> None:
         with self._inside("BEGIN IMMEDIATE") as db:

@@ -1,7 +1,7 @@
 """The loop that asks a teacher within a budget: reserve, call, settle, retry, and stop cleanly.
 
 One thread (the caller's) decides and reserves, in the order of the requests, so that the same money buys the same
-items; the threads of `crew.py` make one attempt each and settle it, so that a paid answer is on disk before anyone
+items; `crew.py` makes one attempt each and settles it, so that a paid answer is on disk before anyone
 hears of it. What the ledger already holds is taken from there without a call. Near a cap the loop waits for answers in
 flight, since they nearly always cost less than was reserved, and stops only when nothing is in flight and the next
 worst case does not fit. The first Ctrl-C sends nothing more and waits for the answers already paid for; the second
@@ -79,11 +79,11 @@ class _Asker:
         self.ready: deque[Job] = deque()
         self.later: list[tuple[float, int, Job]] = []  # a heap by due time
         self.flying: dict[str, Reservation] = {}
-        self.events: SimpleQueue[Event | None] = SimpleQueue()  # None: Ctrl-C
+        self.events: SimpleQueue[Sequence[Event] | None] = SimpleQueue()  # None: Ctrl-C
         self.crew = Crew(teacher, ledger, self.cache, concurrency, self.events.put)
         self.width = concurrency + self.crew.ahead
         self.not_before = self.told = 0.0
-        self.done = self.failed = self.failed_in_a_row = 0
+        self.done = self.failed = self.failed_in_a_row = self.retries = 0
         self.interrupted = False
         self.crash: Exception | None = None
         self.outcome = Outcome()
@@ -93,7 +93,6 @@ class _Asker:
         kept = [a for job in self.jobs.values() if (a := self._recall(job, bought.get(job.hash, []))) is not None]
         self.cache.put(kept)  # a killed run may have stored them in its ledger alone
         self._tell(now=True)
-        self.crew.start(len(self.ready))
         try:
             with first_interrupt(lambda: self.events.put(None)):
                 self._loop()
@@ -185,6 +184,7 @@ class _Asker:
             elif isinstance(found, InFlight):
                 self._wait_for_other(job, str(found))
             else:
+                self.retries += job.tries > 0
                 job.tries += 1
                 self.flying[job.hash] = found
                 self.crew.send(job, found)
@@ -224,6 +224,7 @@ class _Asker:
         for job, reservation in reversed(back):
             del self.flying[job.hash]
             job.tries -= 1
+            self.retries -= job.tries > 0
             self.outcome.asked -= 1
             self.ready.appendleft(job)
             self.ledger.fail(reservation, "not sent", billed=False)
@@ -237,10 +238,14 @@ class _Asker:
         else:
             heapq.heappush(self.later, (now + POLL_S, id(job), job))
 
-    def _hear(self, event: Event | None) -> None:
-        if event is None:
+    def _hear(self, events: Sequence[Event] | None) -> None:
+        if events is None:
             self.interrupted = True
-            return
+        for event in events or ():
+            self._end_of(event)
+        self._tell()
+
+    def _end_of(self, event: Event) -> None:
         del self.flying[event.job.hash]
         if isinstance(event.result, Answer):
             self._accept(event.job, event.result)
@@ -252,7 +257,6 @@ class _Asker:
                 self.crash = event.result
             self._hold()
             self.crew.go_on()
-        self._tell()
 
     def _missed(self, job: Job, error: TeacherError) -> None:
         """Retry, give up on the item, or stop."""
@@ -283,8 +287,7 @@ class _Asker:
         with suppress(UserError):  # a disk that is full: then it stays counted
             self._call_back()
         while self.flying:
-            event = self.events.get()
-            if event is not None:
+            for event in self.events.get() or ():
                 self.flying.pop(event.job.hash, None)
 
     def _give_up(self) -> None:
@@ -296,5 +299,5 @@ class _Asker:
 
     def _tell(self, now: bool = False) -> None:
         if self.progress is not None and (now or time.monotonic() - self.told >= TELL_S):
-            self.progress(Progress(self.done, self.failed, len(self.jobs), self.ledger.totals()))
+            self.progress(Progress(self.done, self.failed, len(self.jobs), self.ledger.totals(), self.retries))
             self.told = time.monotonic()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from bridge_edge.budget import Answer, Details, Ledger, Query, Reservation
+from bridge_edge.ledger_entries import Entry, failed, settled
 from bridge_edge.teacher.base import Reply, Request, Teacher, TeacherError, cost_of
 
 Result = tuple[Reply | Exception, float]
 """What came of one call, and the seconds that it took."""
+Landed = Callable[[Result], None]
 
 
 def worst_case(teacher: Teacher, request_hash: str, request: Request) -> Query:
@@ -23,7 +25,10 @@ def worst_case(teacher: Teacher, request_hash: str, request: Request) -> Query:
 
 def attempt(teacher: Teacher, ledger: Ledger, request: Request, reservation: Reservation) -> Answer | TeacherError:
     """Call the teacher once and settle; what is returned is on disk. Only what nobody expects is raised."""
-    return enter(ledger, reservation, call(teacher, request))
+    (got,) = enter_all(ledger, [(reservation, call(teacher, request))])
+    if isinstance(got, (Answer, TeacherError)):
+        return got
+    raise got
 
 
 def call(teacher: Teacher, request: Request) -> Result:
@@ -36,32 +41,46 @@ def call(teacher: Teacher, request: Request) -> Result:
     return got, time.monotonic() - start
 
 
-def enter(ledger: Ledger, reservation: Reservation, result: Result) -> Answer | TeacherError:
-    """Enter in the ledger what came of a call."""
+async def timed(asking: Awaitable[Reply]) -> Result:
+    """`call` for an event loop; never raises."""
+    start = time.monotonic()
+    got: Reply | Exception
+    try:
+        got = await asking
+    except Exception as error:
+        got = error
+    return got, time.monotonic() - start
+
+
+def enter_all(ledger: Ledger, ended: Sequence[tuple[Reservation, Result]]) -> list[Answer | Exception]:
+    """Enter in the ledger what came of some calls, in one write; what is returned is on disk. Other exceptions than
+    TeacherError are of the ledger, or such as nobody expects."""
+    made = [_entry(ledger, *end) for end in ended]
+    troubles = ledger.enter_all([entry for entry, _ in made])
+    return [trouble or got for (_, got), trouble in zip(made, troubles, strict=True)]
+
+
+def _entry(ledger: Ledger, r: Reservation, result: Result) -> tuple[Entry, Answer | Exception]:
+    """A reply; or a failed attempt: released, kept as possibly billed, or a useless reply that was paid for."""
     got, latency_s = result
-    if isinstance(got, Reply):
-        return _settle(ledger, reservation, got, latency_s)
+    try:
+        if isinstance(got, Reply):
+            return _settled(ledger, r, got, latency_s)
+        if isinstance(got, TeacherError) and got.billed == "yes":
+            useless = got.reply or Reply("", None, None)
+            return _settled(ledger, r, useless, latency_s, got.status, str(got))[0], got
+    except Exception as error:  # a reply that cannot be kept must not take those with it that are entered beside it
+        got = error
     if isinstance(got, TeacherError):
-        _enter_error(ledger, reservation, got, latency_s)
-        return got
-    ledger.fail(reservation, "crashed", type(got).__name__, latency_s=latency_s)
-    raise got
+        return failed(r, got.status, str(got), False if got.billed == "no" else None, latency_s), got
+    return failed(r, "crashed", type(got).__name__, latency_s=latency_s), got
 
 
-def _enter_error(ledger: Ledger, reservation: Reservation, error: TeacherError, latency_s: float) -> None:
-    """A failed attempt: released, kept as possibly billed, or settled as a useless reply that was paid for."""
-    if error.billed == "yes":
-        reply = error.reply or Reply("", None, None)
-        _settle(ledger, reservation, reply, latency_s, error.status, str(error))
-    else:
-        ledger.fail(reservation, error.status, str(error), False if error.billed == "no" else None, latency_s)
-
-
-def _settle(
-    ledger: Ledger, reservation: Reservation, reply: Reply, latency_s: float, status: str = "ok", error: str = ""
-) -> Answer:
+def _settled(
+    ledger: Ledger, r: Reservation, reply: Reply, latency_s: float, status: str = "ok", error: str = ""
+) -> tuple[Entry, Answer]:
     details = Details(reply.finish_reason, reply.model, error, latency_s)
-    return ledger.settle(reservation, reply.usage, reply.text, status, details)
+    return settled(r, ledger.price, reply.usage, reply.text, status, details)
 
 
 @contextmanager

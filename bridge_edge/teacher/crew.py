@@ -1,24 +1,63 @@
-"""The threads behind the asking loop: some wait for the teacher, others enter what came in the ledger.
+"""The calls that are under way behind the asking loop, and the clerk that enters what comes of them in the ledger.
 
-A thread that has its reply takes the next question at once, while the reply is being written and flushed to the disk by
-another thread. So the rate of asking is bounded by the teacher and not by the disk. For this a few questions are
-reserved ahead of their turn (`ahead`); what was reserved and not sent can be called back and costs nothing. After a
-call that failed none of these is sent before `go_on`: the failure may be one that concerns all.
+A place that a reply leaves is taken by the next question at once, while the reply is being written and flushed to the
+disk. So the rate of asking is bounded by the teacher and not by the disk. For this a few questions are reserved ahead
+of their turn (`ahead`); what was reserved and not sent can be called back and costs nothing. After a call that failed
+none of these is sent before `go_on`: the failure may be one that concerns all.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
 from bridge_edge.answer_cache import AnswerCache
 from bridge_edge.budget import Answer, Ledger, Reservation
-from bridge_edge.teacher.attempt import Result, call, enter
-from bridge_edge.teacher.base import Reply, Teacher, TeacherError
+from bridge_edge.teacher.attempt import Landed, Result, call, enter_all
+from bridge_edge.teacher.base import Reply, Request, Teacher
 from bridge_edge.teacher.outcome import Event, Job
 
+GATHER_S = 0.004  # how long the first reply waits for others to be written with it
 Task = tuple[Job, Reservation]
+
+
+class Begins(Protocol):
+    """A teacher that needs no thread for each call under way."""
+
+    def begin(self, request: Request, landed: Landed) -> None:
+        """Start one attempt and return; `landed` hears of its end, perhaps in another thread."""
+
+
+class Threads:
+    """Begins calls of a teacher that has `ask` alone: each waits in a thread, of which there are never more than calls
+    under way. They are daemons: an answer that the user gave up on must not hold up the end of the program."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher, self._free = teacher, 0
+        self._work: SimpleQueue[tuple[Request, Landed]] = SimpleQueue()
+        self._lock = threading.Lock()
+
+    def begin(self, request: Request, landed: Landed) -> None:
+        self._work.put((request, landed))
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                return
+        threading.Thread(target=self._ask, daemon=True).start()
+
+    def _ask(self) -> None:
+        while True:
+            request, landed = self._work.get()
+            result = call(self._teacher, request)
+            with self._lock:
+                self._free += 1
+            landed(result)
 
 
 class Crew:
@@ -26,75 +65,82 @@ class Crew:
 
     def __init__(
         self,
-        teacher: Teacher,
+        teacher: Teacher | Begins,
         ledger: Ledger,
         cache: AnswerCache,
         concurrency: int,
-        hear: Callable[[Event], None],
+        hear: Callable[[Sequence[Event]], None],
     ) -> None:
-        self._teacher, self._ledger, self._cache, self._hear = teacher, ledger, cache, hear
+        self._begin = teacher.begin if hasattr(teacher, "begin") else Threads(teacher).begin
+        self._ledger, self._cache, self._hear = ledger, cache, hear
         self._concurrency = concurrency
-        self.ahead = concurrency // 4
-        self._work: SimpleQueue[Task | None] = SimpleQueue()
+        self.ahead = concurrency // 2
+        self._work: deque[Task] = deque()
         self._landed: SimpleQueue[tuple[Task, Result] | None] = SimpleQueue()
-        self._askers = self._clerks = 0
+        self._flying = 0
         self._lock = threading.Lock()
-        self._calm = threading.Event()
-        self._calm.set()
-
-    def start(self, jobs: int) -> None:
-        """No more threads than there are jobs. They are daemons: an answer that the user gave up on must not hold up
-        the end of the program."""
-        self._askers = min(self._concurrency, jobs)
-        self._clerks = min(self.ahead + 1, jobs)  # several, so that one flush of the disk serves them together
-        for work in [self._ask] * self._askers + [self._enter] * self._clerks:
-            threading.Thread(target=work, daemon=True).start()
+        self._calm, self._dismissed = True, False
+        self._clerk = threading.Thread(target=self._enter, daemon=True)
 
     def send(self, job: Job, reservation: Reservation) -> None:
-        self._work.put((job, reservation))
+        if self._clerk.ident is None:
+            self._clerk.start()
+        self._work.append((job, reservation))
+        self._fill()
 
     def call_back(self) -> list[Task]:
-        """What no thread has taken yet, and none will."""
-        found: list[Task] = []
-        while True:
-            try:
-                task = self._work.get_nowait()
-            except Empty:
-                return found
-            if task is not None:
-                found.append(task)
+        """What was not sent yet, and will not be."""
+        with self._lock:
+            found = list(self._work)
+            self._work.clear()
+        return found
 
     def go_on(self) -> None:
         """The failure was heard of."""
-        self._calm.set()
+        self._calm = True
+        self._fill()
 
     def dismiss(self) -> None:
-        self._calm.set()
-        for _ in range(self._askers):
-            self._work.put(None)
+        """The clerk goes when nothing is under way any more."""
+        self._calm = self._dismissed = True
+        self._fill()
 
-    def _ask(self) -> None:
-        while self._calm.wait() and (task := self._work.get()) is not None:
-            result = call(self._teacher, task[0].request)
-            if not isinstance(result[0], Reply):
-                self._calm.clear()
-            self._landed.put((task, result))
+    def _fill(self) -> None:
+        """Begin what there is room for."""
+        while True:
+            with self._lock:
+                if not (self._work and self._calm and self._flying < self._concurrency):
+                    if self._dismissed and not self._flying:
+                        self._landed.put(None)
+                    return
+                task = self._work.popleft()
+                self._flying += 1
+            self._begin(task[0].request, partial(self._land, task))
+
+    def _land(self, task: Task, result: Result) -> None:
         with self._lock:
-            self._askers -= 1
-            if self._askers == 0:  # nothing more will land
-                for _ in range(self._clerks):
-                    self._landed.put(None)
+            self._flying -= 1
+            self._calm &= isinstance(result[0], Reply)
+        self._landed.put((task, result))
+        self._fill()
 
     def _enter(self) -> None:
+        """The clerk: all that has landed meanwhile is entered in one write."""
         while (landed := self._landed.get()) is not None:
-            (job, reservation), result = landed
-            got: Answer | TeacherError | Exception
-            try:
-                got = enter(self._ledger, reservation, result)
-            except Exception as error:
-                got = error
-            if isinstance(got, Answer):
-                self._cache.put([got])
-            else:
-                self._cache.release([job.hash])
-            self._hear(Event(job, got))
+            batch = [landed]
+            time.sleep(GATHER_S)
+            with suppress(Empty):
+                while (landed := self._landed.get_nowait()) is not None:
+                    batch.append(landed)
+                self._landed.put(None)  # the end, which was taken along
+            self._hear(self._entered(batch))
+
+    def _entered(self, batch: Sequence[tuple[Task, Result]]) -> list[Event]:
+        try:
+            results = enter_all(self._ledger, [(reservation, result) for (_, reservation), result in batch])
+            events = [Event(job, got) for ((job, _), _), got in zip(batch, results, strict=True)]
+            self._cache.put([event.result for event in events if isinstance(event.result, Answer)])
+            self._cache.release([event.job.hash for event in events if not isinstance(event.result, Answer)])
+        except Exception as error:  # of the cache, too: what is in the ledger is safe
+            return [Event(job, error) for (job, _), _ in batch]
+        return events

@@ -5,12 +5,9 @@ Answers that were there before this run began are no measure of its speed, so ra
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
-from bridge_edge.prices import Price
-from bridge_edge.teacher.base import Reply, Request, Teacher, cost_of
 from bridge_edge.teacher.outcome import Progress
 
 EVERY_S = 5.0  # between two lines where there is no terminal
@@ -24,9 +21,6 @@ class Meter:
         self._start = time.monotonic()
         self._shown = 0
         self._first: Progress | None = None
-        self._asked: set[tuple[str, int]] = set()
-        self._lock = threading.Lock()
-        self.retries = 0
 
     def __call__(self, state: Progress) -> None:
         self._first = self._first or state
@@ -50,34 +44,8 @@ class Meter:
             left = state.total - state.done - state.failed
             expected = (settled + (settled - before) / new * left) / 1e9
             parts.append(f"${expected:.4f} expected in all")
-        if self.retries:
-            parts.append(f"{self.retries} retries")
+        if state.retries:
+            parts.append(f"{state.retries} retries")
         if state.failed:
             parts.append(f"{state.failed} failed")
         return ", ".join(parts)
-
-    def watch(self, teacher: Teacher) -> Teacher:
-        """The same teacher, its repeated attempts counted."""
-        return _Watched(teacher, self._count)
-
-    def _count(self, request: Request) -> None:
-        key = (request.item_id, request.sample)
-        with self._lock:
-            self.retries += key in self._asked
-            self._asked.add(key)
-
-
-class _Watched:
-    def __init__(self, teacher: Teacher, count: Callable[[Request], None]) -> None:
-        self._teacher, self._count = teacher, count
-        self.name: str = teacher.name
-        self.price: Price = teacher.price
-        self.count_tokens, self.prompt_tokens = teacher.count_tokens, teacher.prompt_tokens
-        self.request_hash = teacher.request_hash
-
-    def ask(self, request: Request) -> Reply:
-        self._count(request)
-        return self._teacher.ask(request)
-
-    def cost(self, request: Request) -> int | None:
-        return cost_of(self._teacher, request)

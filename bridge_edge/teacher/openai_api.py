@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
+from bridge_edge.teacher.attempt import Landed, timed
+from bridge_edge.teacher.background import Background
 from bridge_edge.teacher.base import Billed, Reply, Request, TeacherError, count_messages, digest
 from bridge_edge.teacher.keys import redact, take_key
 from bridge_edge.teacher.prompt import sanitize
@@ -34,7 +36,7 @@ MESSAGE_TOKENS = 16  # role names and separators
 STORED_CHARS = 1_000_000
 # What the client would tell every server about this machine, and its libraries' logs of whatever headers come back.
 UNSAID = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
-LOGS = ("openai", "httpx2", "urllib3")
+LOGS = ("openai", "httpx2", "aiohttp")
 CONTROLLED = {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "n", "stream"}
 
 
@@ -122,7 +124,8 @@ class OpenAITeacher:
         self._openai = openai
         silent: dict[str, Any] = {f"X-Stainless-{name}": openai.Omit() for name in UNSAID}
         silent["Accept-Encoding"] = "identity"  # a packed reply may unfold to any size
-        self._client = openai.OpenAI(
+        self._loop = Background()
+        self._client = openai.AsyncOpenAI(
             api_key=take_key(endpoint.key_env) or "none",
             base_url=endpoint.base_url,
             max_retries=0,
@@ -136,7 +139,7 @@ class OpenAITeacher:
             self._client.organization = self._client.project = None
 
     def close(self) -> None:
-        self._client.close()
+        self._loop.close(self._client.close())
 
     def count_tokens(self, text: str) -> int:
         return self._count(text)
@@ -162,22 +165,33 @@ class OpenAITeacher:
         return {**body, **e.extra}
 
     def ask(self, request: Request) -> Reply:
+        return self._loop.run(self.attempt(request))
+
+    def begin(self, request: Request, landed: Landed) -> None:
+        """Start an `ask` and return; `landed` hears of its end, in another thread."""
+        self._loop.begin(timed(self.attempt(request)), landed)
+
+    async def attempt(self, request: Request) -> Reply:
+        """`ask` for an event loop, which must be the one of this teacher's thread."""
         body = self.body(request)
         # Through the client's own `post` and not `chat.completions.create`: the body is made here and the reply is read
         # here, and walking through both by the client's type hints costs a third of the processor time of a call.
-        raw = self.call(
+        raw = await self._send(
             lambda: self._client.post(self._chat, cast_to=bytes, body=body),
             f"item {request.item_id!r}",
             body,
         )
         return self.read(bytes(raw).decode("utf-8", "replace"), request)
 
-    def call(self, send: Callable[[], Any], what: str, fields: Container[str] = ()) -> Any:
-        """What one HTTP request through the client returns; its failure as a TeacherError that names `what`. `fields`
-        are those that the request had."""
+    def call(self, send: Callable[[], Awaitable[Any]], what: str) -> Any:
+        """What one HTTP request through the client returns; its failure as a TeacherError that names `what`."""
+        return self._loop.run(self._send(send, what))
+
+    async def _send(self, send: Callable[[], Awaitable[Any]], what: str, fields: Container[str] = ()) -> Any:
+        """`fields` are those that the request had."""
         error: TeacherError
         try:
-            return send()
+            return await send()
         except self._openai.APIStatusError as e:
             error = self.status_error(e.response, e.body, what, fields)
         except self._openai.APIConnectionError as e:

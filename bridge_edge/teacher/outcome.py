@@ -83,6 +83,7 @@ class Progress:
     failed: int
     total: int
     totals: Totals
+    retries: int = 0  # attempts beyond the first of each request
 
 
 @dataclass

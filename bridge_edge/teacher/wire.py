@@ -1,196 +1,141 @@
-"""The way of one request to an endpoint and back, beneath the official client: urllib3 in the place of its transport.
+"""The way of one request to an endpoint and back, beneath the official client: aiohttp in the place of its transport.
 
 The client's usual transport takes as much processor time as everything above it together, and waits for a reply without
 end as long as a byte comes now and then. Here each reply is read whole, bounded in time and size, headers included.
-Connections, TLS and the proxies that the environment names are urllib3's. The client above knows no difference: errors
-are its library's own, so that what was surely never sent can be told from what may have been billed.
+Connections, TLS and proxies are aiohttp's. The client above knows no difference: errors are its library's own, so that
+what was surely never sent can be told from what may have been billed.
 
 Not covered: HTTP/2, streaming, SOCKS proxies.
 """
 
 from __future__ import annotations
 
-import http.client
 import io
-import socket
-import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+import aiohttp
 import httpx2  # what the official client is built on
 import openai
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from bridge_edge.errors import UserError
 
 DRIP = 10  # a reply that comes in pieces may take so many times the timeout in all
 MOST_BYTES = 16 << 20  # of a reply
-PIECE_BYTES = 1 << 20  # of what is sent or read at once
+HEADER_BYTES = 1 << 16  # of a line of a reply's head
+BODY_BYTES = 1 << 20  # a longer one is sent in pieces
 PACKED_BYTES = 64 << 10  # of a compressed reply, since it may unfold a thousandfold
 IDLE_S = 5.0  # servers close connections that lie idle for longer
-CONNECTIONS = 1024  # that are kept at the most
 
 
 class TooMuch(httpx2.ReadError):
     """A reply beyond the bounds on its size."""
 
 
-class _Bounded(io.RawIOBase):
-    """The bytes of one reply, none after a point in time; it stands for a socket where `http.client` reads from one."""
-
-    def __init__(self, sock: socket.socket, until: float) -> None:
-        self._raw, self._until = sock.makefile("rb", buffering=0), until  # lives on where the socket's owner closes it
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if time.monotonic() > self._until:
-            raise TimeoutError
-        return self._raw.readinto(buffer) or 0
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Reply(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, method: str | None = None) -> None:
-        source: Any = _Bounded(sock, time.monotonic() + DRIP * (sock.gettimeout() or 0.0))
-        super().__init__(source, method=method)
-
-
-class _Unsent(NewConnectionError):
+class _Unsent(aiohttp.ClientError):
     """No connection was made, so nothing was sent on it."""
 
-    def __init__(self, connection: HTTPConnection, error: Exception) -> None:
-        super().__init__(connection, type(error).__name__)
-        self.slow = isinstance(error, TimeoutError) or type(error) is ConnectTimeoutError
+
+class _Connector(aiohttp.TCPConnector):
+    """One that says when it made no connection, and uses none again on which the server said what nobody asked."""
+
+    async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:
+        while True:
+            try:
+                made = await super().connect(req, traces, timeout)
+            except Exception as error:  # of DNS, TCP, TLS or a proxy; later ones may look the same and be billed
+                raise _Unsent(type(error).__name__) from error
+            if made.protocol is None or not made.protocol.should_close:
+                return made
+            made.close()
 
 
-class _Connection(HTTPConnection):
-    """One that bounds its replies in time, is not used again after some idle seconds, and says when it was none."""
-
-    response_class = _Reply
-    _fresh_until = 0.0
-
-    def connect(self) -> None:
-        try:
-            super().connect()
-        except Exception as error:  # of DNS, TCP, TLS or a proxy; later ones may look the same and be billed
-            raise _Unsent(self, error) from error
-
-    @property
-    def is_connected(self) -> bool:
-        return time.monotonic() < self._fresh_until and super().is_connected
-
-    def getresponse(self) -> Any:  # urllib3 and the class that it extends name different types
-        reply = super().getresponse()
-        self._fresh_until = time.monotonic() + IDLE_S
-        return reply
-
-
-class _SecureConnection(_Connection, HTTPSConnection):
-    pass
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-
-class Wire(httpx2.BaseTransport):
-    """Connections to one address; a call takes one that is free or opens another. Safe for threads."""
+class Wire(httpx2.AsyncBaseTransport):
+    """Connections to one address; a call takes one that is free or opens another. For the tasks of one event loop."""
 
     def __init__(self, base_url: str, timeout_s: float, most_bytes: int = MOST_BYTES) -> None:
-        options: dict[str, Any] = {"maxsize": CONNECTIONS, "timeout": timeout_s, "retries": False}
-        if urlsplit(base_url).scheme == "https":
-            options["ssl_context"] = httpx2.create_ssl_context()
-        manager = _proxy_manager(base_url, options) or urllib3.PoolManager(**options)
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
-        self._pool = manager.connection_from_url(base_url)
-        self._whole_url = self._pool.proxy is not None and self._pool.scheme == "http"  # is what proxies are asked for
+        secure = urlsplit(base_url).scheme == "https"
+        self._tls = httpx2.create_ssl_context() if secure else None
+        proxy, login = _proxy(base_url)
+        # A proxy reads its own headers from the request itself, unless the request goes through a tunnel.
+        self._proxy: dict[str, Any] = {"proxy": proxy, "proxy_headers": login if secure else None}
+        self._login = [] if secure else list(login.items())
+        self._timeout = aiohttp.ClientTimeout(total=DRIP * timeout_s, connect=timeout_s, sock_read=timeout_s)
         self._most = most_bytes
+        self._session: aiohttp.ClientSession | None = None
 
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        body = request.read()
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self._session = self._session or self._open()
+        body = await request.aread()
         try:
-            reply = self._pool.urlopen(
+            async with self._session.request(
                 request.method,
-                str(request.url) if self._whole_url else request.url.raw_path.decode("ascii"),
-                _pieces(body) if len(body) > PIECE_BYTES else body,
-                {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw},
-                redirect=False,
-                assert_same_host=False,
-                preload_content=False,
-                decode_content=False,
-            )
-            content = self._read(reply)
-        except (HTTPError, OSError, ValueError, http.client.HTTPException) as error:
+                str(request.url),
+                headers=self._login + [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.headers.raw],
+                data=io.BytesIO(body) if len(body) > BODY_BYTES else body,
+                allow_redirects=False,
+                **self._proxy,
+            ) as reply:
+                content = await self._read(reply)
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
             raise _named(error) from error
         if reply.headers.get("content-encoding") and len(content) > PACKED_BYTES:
             raise TooMuch("the compressed reply is too long")
         return httpx2.Response(reply.status, headers=list(reply.headers.items()), content=content)
 
-    def _read(self, reply: urllib3.BaseHTTPResponse) -> bytes:
+    async def _read(self, reply: aiohttp.ClientResponse) -> bytes:
         content = bytearray()
-        try:
-            while piece := reply.read(PIECE_BYTES):
-                content += piece
-                if len(content) > self._most:
-                    raise TooMuch("the reply is too long")
-        except BaseException:  # Ctrl-C too: the rest of the reply would be taken for the next one
-            reply.close()
-            raise
+        async for piece in reply.content.iter_any():
+            content += piece
+            if len(content) > self._most:
+                raise TooMuch("the reply is too long")
         return bytes(content)
 
-    def close(self) -> None:
-        self._pool.close()
+    def _open(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=_Connector(limit=0, keepalive_timeout=IDLE_S, ssl=True if self._tls is None else self._tls),
+            timeout=self._timeout,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
+        )
 
-
-def _pieces(body: bytes) -> Iterator[bytes]:
-    """The timeout is for each piece that is sent."""
-    for start in range(0, len(body), PIECE_BYTES):
-        yield body[start : start + PIECE_BYTES]
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
 
 
 def _named(error: Exception) -> httpx2.HTTPError:
-    """What went wrong as the error of the client's library for it.
-
-    A `ProxyError` of urllib3 tells nothing by itself: it is also what becomes of a connection through a proxy that is
-    reset after the request was sent.
-    """
-    error = getattr(error, "original_error", error)
+    """What went wrong as the error of the client's library for it."""
+    if isinstance(error, httpx2.HTTPError):
+        return error
     if isinstance(error, _Unsent):
-        return (httpx2.ConnectTimeout if error.slow else httpx2.ConnectError)("no connection")
-    if isinstance(error, (ReadTimeoutError, TimeoutError)) or any(isinstance(e, TimeoutError) for e in error.args):
+        slow = isinstance(error.__cause__, TimeoutError)
+        return (httpx2.ConnectTimeout if slow else httpx2.ConnectError)("no connection")
+    if isinstance(error, TimeoutError):
         return httpx2.ReadTimeout("timed out")
     return httpx2.ReadError(type(error).__name__)
 
 
-def _proxy_manager(base_url: str, options: dict[str, Any]) -> urllib3.ProxyManager | None:
-    """By the environment; None where it names no proxy for this address."""
+def _proxy(base_url: str) -> tuple[str | None, dict[str, str]]:
+    """The proxy that the environment names for this address, if it names one, and the headers that it asks for."""
     url, proxies = urlsplit(base_url), getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(url.netloc):
-        return None
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    user, _, password = (urlsplit(proxy).netloc.rpartition("@")[0]).partition(":")
-    headers = urllib3.make_headers(proxy_basic_auth=f"{unquote(user)}:{unquote(password)}") if user else None
-    return urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
+        return None, {}
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("no proxy of a kind that can be used")
+    user, _, address = parts.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    login = {"Proxy-Authorization": aiohttp.encode_basic_auth(unquote(name), unquote(password))} if user else {}
+    return f"{parts.scheme}://{address}", login
 
 
-class _Client(openai.DefaultHttpxClient):
+class _Client(openai.DefaultAsyncHttpxClient):
     """The library's client, which builds the same request over and over: address and time limits are kept."""
 
     _known: tuple[str, httpx2.URL, dict[str, Any]] | None = None
@@ -205,7 +150,7 @@ class _Client(openai.DefaultHttpxClient):
         return made
 
 
-def http_client(base_url: str, timeout_s: float, most_bytes: int = MOST_BYTES) -> httpx2.Client:
+def http_client(base_url: str, timeout_s: float, most_bytes: int = MOST_BYTES) -> httpx2.AsyncClient:
     """What the official client sends its requests with: no redirects, so that a key stays where the user sent it."""
     options: dict[str, Any] = {"timeout": timeout_s, "follow_redirects": False}
     try:

@@ -61,12 +61,9 @@ def serve(
     threads: int | None,
 ) -> None:
     """Answer OpenAI's chat and completion API on loopback (default: an export of the latest run)."""
-    try:
-        from bridge_edge.serve.app import Door
-        from bridge_edge.serve.app import serve as run_server
-    except ImportError as error:
-        raise UserError(f"serving needs the package {error.name!r}", "pip install 'bridge-edge[serve]'") from None
     from bridge_edge.deliver import artifacts
+    from bridge_edge.serve.app import Door
+    from bridge_edge.serve.app import serve as run_server
     from bridge_edge.student import Student
 
     door = Door(host, port, token, queue)

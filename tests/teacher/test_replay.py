@@ -12,7 +12,6 @@ from bridge_edge.data.samples import prompt_id
 from bridge_edge.errors import UserError
 from bridge_edge.teacher.ask import ask_all
 from bridge_edge.teacher.base import Request, TeacherError
-from bridge_edge.teacher.meter import Meter
 from bridge_edge.teacher.replay import ReplayTeacher
 from bridge_edge.teacher.reuse import take_over
 
@@ -45,9 +44,8 @@ def test_what_an_answer_cost_is_counted_and_capped(tmp_path: Path) -> None:
     rows = [{"id": str(n), "rationale": "So it is.", "answer": "yes", "usd": "2.000000001"} for n in range(3)]
     teacher = ReplayTeacher(write(tmp_path, [*rows, {"id": "free", "answer": "no", "usd": 0}]), Price(1, 1))
     asked = [Request.of(name, f"Is {name} even?", 20) for name in ("0", "free", "1", "2")]
-    watched = Meter(lambda *_: None, None).watch(teacher)  # as the teach stage hands it on
     with Ledger(tmp_path / "l.sqlite", Caps(usd=5), teacher.price) as ledger:
-        outcome = ask_all(watched, ledger, asked, 1)
+        outcome = ask_all(teacher, ledger, asked, 1)
         assert list(outcome.replies) == ["0", "free", "1"]
         assert (outcome.stopped_by, outcome.left) == ("usd", 1)
         assert ledger.totals().nano == 2 * 2_000_000_001

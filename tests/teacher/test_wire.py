@@ -13,7 +13,6 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,7 +21,6 @@ from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
 from bridge_edge.teacher.base import Request, TeacherError
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher
-from bridge_edge.teacher.wire import IDLE_S
 from tests.teacher.loopback import RESET, chat, serve
 
 REQUEST = Request.of("a", "Is 2 even?", 20)
@@ -103,20 +101,28 @@ def test_one_connection_serves_many_calls_and_one_that_was_closed_is_not_used_ag
 def test_a_connection_that_lay_idle_is_not_used_again_and_one_that_was_waited_for_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = SimpleNamespace(now=0.0)
-    clock.monotonic = lambda: clock.now
-    monkeypatch.setattr("bridge_edge.teacher.wire.time", clock)
+    monkeypatch.setattr("bridge_edge.teacher.wire.IDLE_S", 0.5)
 
     def slow(sock: socket.socket) -> None:
-        clock.now += 2 * IDLE_S
+        time.sleep(1.0)
         sock.sendall(WHOLE)
 
     with raw(slow, say(WHOLE), say(WHOLE)) as (url, made):
         one = teacher(url)
-        for idle, connections in ((0.0, 1), (0.0, 1), (2 * IDLE_S, 2)):
-            clock.now += idle
+        for idle, connections in ((0.0, 1), (0.0, 1), (1.0, 2)):
+            time.sleep(idle)
             one.ask(REQUEST)
             assert len(made) == connections
+
+
+def test_what_a_server_says_unasked_is_not_taken_for_the_next_reply() -> None:
+    stale = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
+    with raw(say(WHOLE, stale, pause=0.1), say(WHOLE)) as (url, made):
+        one = teacher(url)
+        assert one.ask(REQUEST).text == "Answer: yes"
+        time.sleep(0.5)
+        assert one.ask(REQUEST).text == "Answer: yes"
+        assert len(made) == 2
 
 
 @pytest.mark.parametrize(
@@ -199,10 +205,10 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("http_proxy", server.url.removesuffix("/v1").replace("//", "//man:p%20w@"))
         assert teacher("http://far.invalid/v1").ask(REQUEST).text == "Answer: yes"
         assert server.headers[0]["Host"] == "far.invalid"
-        assert server.headers[0]["proxy-authorization"] == f"Basic {b64encode(b'man:p w').decode()}"
+        assert server.headers[0]["Proxy-Authorization"] == f"Basic {b64encode(b'man:p w').decode()}"
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         assert teacher(server.url).ask(REQUEST).text == "Answer: yes"
-        assert "proxy-authorization" not in server.headers[1]
+        assert "Proxy-Authorization" not in server.headers[1]
 
 
 def test_what_a_proxy_lost_may_have_been_billed_unless_it_let_nothing_through(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,8 +277,9 @@ def test_certificates_that_cannot_be_read_are_said_before_anything_is_sent(monke
         teacher("https://127.0.0.1:1/v1")
 
 
-def test_a_header_that_is_none_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_header_that_is_none_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     answer = say(HEAD + b"sk-canary\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD, close=True)
     with raw(answer) as (url, _):
-        assert teacher(url).ask(REQUEST).text == "Answer: yes"
-    assert "canary" not in caplog.text
+        error = fails(teacher(url))
+    assert (error.status, error.billed) == ("connection", "unknown")
+    assert "canary" not in caplog.text + str(error)
