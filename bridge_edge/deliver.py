@@ -16,6 +16,8 @@ from bridge_edge.progress import say, track
 from bridge_edge.run import STUDENT, Run, latest
 from bridge_edge.runtimes.load import load_runtime
 
+ITEM = {"prompt", "answer", "kind", "provenance"}  # what a row of a run's own items has
+
 
 @dataclass(frozen=True)
 class Exam:
@@ -77,11 +79,19 @@ def named_card(card: Card | None, prompt: str | None, answers: str | None) -> Ca
 
 
 def file_samples(files: Sequence[Path], columns: str, card: Card, limit: int | None) -> list[Sample]:
-    """Samples of several files, each file a task of its own."""
+    """Samples of several files, each file a task of its own; the items of a run (`RUN/data/*.jsonl`) keep their
+    prompts and kinds."""
     chosen = parse_columns(columns)
+    suffix = ANSWER_TASK if card.prompt.endswith(ANSWER_TASK) else ""
     samples: list[Sample] = []
     for file in files:
-        samples += to_samples(read_rows(file), card, chosen, file.stem)[:limit]
+        rows = read_rows(file)
+        if not chosen and rows[0].keys() >= ITEM and not rows[0].keys() & set(card.columns()):
+            samples += to_samples(rows, replace(card, prompt=f"{{prompt}}{suffix}"), {"kind": "kind"}, file.stem)[
+                :limit
+            ]
+        else:
+            samples += to_samples(rows, card, chosen, file.stem)[:limit]
     return samples
 
 

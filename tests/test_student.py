@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import bridge_edge
-from bridge_edge import Student
+from bridge_edge import Student, cli
 from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError
 from bridge_edge.parcel import CheckError, write_sums
@@ -66,6 +66,14 @@ def test_changed_files_are_refused_before_they_are_loaded(tmp_path: Path) -> Non
         file.write(b"\x01")
     with pytest.raises(CheckError, match="SHA-256"):
         Student.load(folder, 1)
+
+
+def test_the_run_verb_refuses_changed_files_too(tmp_path: Path) -> None:
+    folder = tiny.checkpoint(tmp_path / "student")
+    write_sums(folder)
+    (folder / "config.json").write_bytes((folder / "config.json").read_bytes() + b"\n")
+    with pytest.raises(CheckError, match=r"config\.json"):
+        cli.cli.main(["run", str(folder), "Is it?"], standalone_mode=False)
 
 
 def test_only_what_is_needed_is_imported(formats: Path) -> None:

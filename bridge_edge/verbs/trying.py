@@ -115,11 +115,14 @@ def run(
     """Answer a question with the newest student; without a question, a prompt loop."""
     from bridge_edge.ask import Bounds, answer_loop, answer_once, split_words
     from bridge_edge.deliver import chosen_model
+    from bridge_edge.parcel import check_beside
     from bridge_edge.runtimes.load import load_runtime
 
     bounds = Bounds(max_new_tokens, think)
-    model, question = split_words(words)
-    runtime = load_runtime(chosen_model(model, runs_dir), threads)
+    named, question = split_words(words)
+    model = chosen_model(named, runs_dir)
+    check_beside(model)
+    runtime = load_runtime(model, threads)
     try:
         if question is None:
             answer_loop(runtime, bounds)
