@@ -221,20 +221,20 @@ class _Asker:
     def _call_back(self) -> None:
         back = self.crew.call_back()
         self.cache.release([job.hash for job, _ in back])
-        for job, reservation in reversed(back):
+        for job, _ in reversed(back):
             del self.flying[job.hash]
             job.tries -= 1
             self.retries -= job.tries > 0
             self.outcome.asked -= 1
             self.ready.appendleft(job)
+        for _, reservation in back:  # once none of them is waited for any more: the disk may be full
             self.ledger.fail(reservation, "not sent", billed=False)
 
     def _wait_for_other(self, job: Job, who: str) -> None:
         now = time.monotonic()
         job.waiting_since = now if job.waiting_since is None else job.waiting_since
         if now - job.waiting_since > self.policy.elsewhere_s:
-            error = TeacherError(f"{who}; it gave no answer in time", "in flight elsewhere", scope="item")
-            self._end(job, error)
+            self._end(job, TeacherError(f"{who}; it gave no answer in time", "in flight elsewhere", scope="item"))
         else:
             heapq.heappush(self.later, (now + POLL_S, id(job), job))
 

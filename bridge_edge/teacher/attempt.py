@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from bridge_edge.budget import Answer, Details, Ledger, Query, Reservation
@@ -41,15 +41,16 @@ def call(teacher: Teacher, request: Request) -> Result:
     return got, time.monotonic() - start
 
 
-async def timed(asking: Awaitable[Reply]) -> Result:
-    """`call` for an event loop; never raises."""
+def landing(request: Request, landed: Landed) -> Callable[[Reply | BaseException], None]:
+    """Tells `landed` how a call ended that begins now; one that was given up may have been billed."""
     start = time.monotonic()
-    got: Reply | Exception
-    try:
-        got = await asking
-    except Exception as error:
-        got = error
-    return got, time.monotonic() - start
+
+    def ended(got: Reply | BaseException) -> None:
+        if not isinstance(got, (Reply, Exception)):
+            got = TeacherError(f"item {request.item_id!r}: the call was given up", "given up")
+        landed((got, time.monotonic() - start))
+
+    return ended
 
 
 def enter_all(ledger: Ledger, ended: Sequence[tuple[Reservation, Result]]) -> list[Answer | Exception]:

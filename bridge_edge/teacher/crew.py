@@ -19,6 +19,7 @@ from typing import Protocol
 
 from bridge_edge.answer_cache import AnswerCache
 from bridge_edge.budget import Answer, Ledger, Reservation
+from bridge_edge.errors import UserError
 from bridge_edge.teacher.attempt import Landed, Result, call, enter_all
 from bridge_edge.teacher.base import Reply, Request, Teacher
 from bridge_edge.teacher.outcome import Event, Job
@@ -44,20 +45,23 @@ class Threads:
         self._lock = threading.Lock()
 
     def begin(self, request: Request, landed: Landed) -> None:
-        self._work.put((request, landed))
         with self._lock:
             if self._free > 0:
                 self._free -= 1
+                self._work.put((request, landed))
                 return
-        threading.Thread(target=self._ask, daemon=True).start()
+        try:
+            threading.Thread(target=self._ask, args=(request, landed), daemon=True).start()
+        except RuntimeError as error:
+            raise UserError(f"no more threads for calls to the teacher: {error}", "use a lower --concurrency") from None
 
-    def _ask(self) -> None:
+    def _ask(self, request: Request, landed: Landed) -> None:
         while True:
-            request, landed = self._work.get()
             result = call(self._teacher, request)
             with self._lock:
                 self._free += 1
             landed(result)
+            request, landed = self._work.get()
 
 
 class Crew:
@@ -79,13 +83,14 @@ class Crew:
         self._landed: SimpleQueue[tuple[Task, Result] | None] = SimpleQueue()
         self._flying = 0
         self._lock = threading.Lock()
-        self._calm, self._dismissed = True, False
+        self._unheard = 0  # failures that the asking loop does not know of yet
+        self._dismissed = False
         self._clerk = threading.Thread(target=self._enter, daemon=True)
 
     def send(self, job: Job, reservation: Reservation) -> None:
+        self._work.append((job, reservation))
         if self._clerk.ident is None:
             self._clerk.start()
-        self._work.append((job, reservation))
         self._fill()
 
     def call_back(self) -> list[Task]:
@@ -96,32 +101,37 @@ class Crew:
         return found
 
     def go_on(self) -> None:
-        """The failure was heard of."""
-        self._calm = True
+        """One failure was heard of."""
+        with self._lock:
+            self._unheard = max(0, self._unheard - 1)
         self._fill()
 
     def dismiss(self) -> None:
         """The clerk goes when nothing is under way any more."""
-        self._calm = self._dismissed = True
+        with self._lock:
+            self._dismissed = True
         self._fill()
 
     def _fill(self) -> None:
         """Begin what there is room for."""
         while True:
             with self._lock:
-                if not (self._work and self._calm and self._flying < self._concurrency):
+                if not (self._work and not self._unheard and self._flying < self._concurrency):
                     if self._dismissed and not self._flying:
                         self._landed.put(None)
                     return
                 task = self._work.popleft()
                 self._flying += 1
-            self._begin(task[0].request, partial(self._land, task))
+            try:
+                self._begin(task[0].request, partial(self._land, task))
+            except Exception as error:  # it was not begun; whoever waits for its end must hear of it
+                self._land(task, (error, 0.0))
 
     def _land(self, task: Task, result: Result) -> None:
         with self._lock:
             self._flying -= 1
-            self._calm &= isinstance(result[0], Reply)
-        self._landed.put((task, result))
+            self._unheard += not isinstance(result[0], Reply)
+            self._landed.put((task, result))  # before anyone can see that nothing is under way, and end the clerk
         self._fill()
 
     def _enter(self) -> None:

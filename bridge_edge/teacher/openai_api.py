@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
-from bridge_edge.teacher.attempt import Landed, timed
+from bridge_edge.teacher.attempt import Landed, landing
 from bridge_edge.teacher.background import Background
 from bridge_edge.teacher.base import Billed, Reply, Request, TeacherError, count_messages, digest
 from bridge_edge.teacher.keys import redact, take_key
@@ -169,7 +169,7 @@ class OpenAITeacher:
 
     def begin(self, request: Request, landed: Landed) -> None:
         """Start an `ask` and return; `landed` hears of its end, in another thread."""
-        self._loop.begin(timed(self.attempt(request)), landed)
+        self._loop.begin(self.attempt(request), landing(request, landed))
 
     async def attempt(self, request: Request) -> Reply:
         """`ask` for an event loop, which must be the one of this teacher's thread."""
@@ -190,6 +190,8 @@ class OpenAITeacher:
     async def _send(self, send: Callable[[], Awaitable[Any]], what: str, fields: Container[str] = ()) -> Any:
         """`fields` are those that the request had."""
         error: TeacherError
+        if self._client.is_closed():
+            raise TeacherError(f"{what}: the teacher was closed", "closed", billed="no", scope="all")
         try:
             return await send()
         except self._openai.APIStatusError as e:

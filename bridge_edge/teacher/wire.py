@@ -10,6 +10,7 @@ Not covered: HTTP/2, streaming, SOCKS proxies.
 
 from __future__ import annotations
 
+import asyncio
 import io
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,7 +27,7 @@ MOST_BYTES = 16 << 20  # of a reply
 HEADER_BYTES = 1 << 16  # of a line of a reply's head
 BODY_BYTES = 1 << 20  # a longer one is sent in pieces
 PACKED_BYTES = 64 << 10  # of a compressed reply, since it may unfold a thousandfold
-IDLE_S = 5.0  # servers close connections that lie idle for longer
+IDLE_S = 4.0  # many servers close a connection after five; a request that crosses its end counts as billed
 
 
 class TooMuch(httpx2.ReadError):
@@ -63,13 +64,15 @@ class Wire(httpx2.AsyncBaseTransport):
         self._login = [] if secure else list(login.items())
         self._timeout = aiohttp.ClientTimeout(total=DRIP * timeout_s, connect=timeout_s, sock_read=timeout_s)
         self._most = most_bytes
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}  # that of a parent is left open
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        self._session = self._session or self._open()
+        loop = asyncio.get_running_loop()
+        if (session := self._sessions.get(loop)) is None:
+            session = self._sessions[loop] = self._open()
         body = await request.aread()
         try:
-            async with self._session.request(
+            async with session.request(
                 request.method,
                 str(request.url),
                 headers=self._login + [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.headers.raw],
@@ -104,8 +107,8 @@ class Wire(httpx2.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if (session := self._sessions.pop(asyncio.get_running_loop(), None)) is not None:
+            await session.close()
 
 
 def _named(error: Exception) -> httpx2.HTTPError:

@@ -101,15 +101,15 @@ def test_one_connection_serves_many_calls_and_one_that_was_closed_is_not_used_ag
 def test_a_connection_that_lay_idle_is_not_used_again_and_one_that_was_waited_for_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bridge_edge.teacher.wire.IDLE_S", 0.5)
+    monkeypatch.setattr("bridge_edge.teacher.wire.IDLE_S", 1.5)
 
     def slow(sock: socket.socket) -> None:
-        time.sleep(1.0)
+        time.sleep(2.0)
         sock.sendall(WHOLE)
 
     with raw(slow, say(WHOLE), say(WHOLE)) as (url, made):
         one = teacher(url)
-        for idle, connections in ((0.0, 1), (0.0, 1), (1.0, 2)):
+        for idle, connections in ((0.0, 1), (0.0, 1), (2.5, 2)):
             time.sleep(idle)
             one.ask(REQUEST)
             assert len(made) == connections
