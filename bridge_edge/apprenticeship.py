@@ -30,7 +30,7 @@ from bridge_edge.teacher.ask import Outcome, ask_all, build_prompt
 from bridge_edge.teacher.base import Request, Teacher
 from bridge_edge.teacher.batch_api import BatchTeacher
 from bridge_edge.teacher.batch_run import ask_in_batches
-from bridge_edge.teacher.make import API, is_structured, make_teacher
+from bridge_edge.teacher.make import API, is_structured, open_teacher
 from bridge_edge.teacher.meter import EVERY_S, Meter
 from bridge_edge.teacher.reuse import keep, recall, shared_cache, take_over
 from bridge_edge.teacher.structured import read_reply
@@ -61,8 +61,9 @@ def teach(ctx: Context, out: Path) -> Metrics:
     pool = {s.id: s for s in ctx.samples("data", "pool")}
     chosen = [pool[row["id"]] for row in json.loads((ctx.folder("select") / "selected.json").read_text())]
     chosen = chosen[: items_to_ask(recipe, len(chosen))]
-    teacher, requests = make_teacher(recipe, chosen), requests_for(recipe, chosen)
+    requests = requests_for(recipe, chosen)
     with (
+        open_teacher(recipe, chosen) as teacher,
         closing(Ledger(ctx.path / LEDGER, caps_of(recipe, len(requests)), teacher.price)) as ledger,
         shared_cache(ctx.cache, recipe.teacher.kind in API, ctx.path.name) as cache,
     ):

@@ -24,6 +24,7 @@ from bridge_edge.recipe import METHODS, Recipe, settings
 from bridge_edge.recipe_models import OWN_EMBEDDINGS
 from bridge_edge.rounds import expand, recipe_of
 from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, sha256_file, sha256_text, source_digest
+from bridge_edge.teacher.make import make_teacher
 from bridge_edge.train.models import locate
 
 KEY = "stage.json"
@@ -233,7 +234,7 @@ def run_stages(run: Run, recipe: Recipe, ctx: Context, target: str | None = None
         else:
             say(head)
             if not worked and any((s.kind or s.name) == "teach" for s in stages[number - 1 :]):
-                apprenticeship.make_teacher(recipe, [])  # a missing key or file is said before hours of work
+                make_teacher(recipe, [])  # a missing key or file is said before hours of work
             _work(run, stage, key, replace(ctx, recipe=stage.seen(recipe), places=dict(stage.places), part=stage.part))
             worked += 1
         outputs[stage.name] = run.manifest["stages"][stage.name]["output"]

@@ -241,12 +241,13 @@ class _Asker:
     def _hear(self, events: Sequence[Event] | None) -> None:
         if events is None:
             self.interrupted = True
+        for event in events or ():  # all of them first: if one makes the run fail, none is waited for
+            del self.flying[event.job.hash]
         for event in events or ():
             self._end_of(event)
         self._tell()
 
     def _end_of(self, event: Event) -> None:
-        del self.flying[event.job.hash]
         if isinstance(event.result, Answer):
             self._accept(event.job, event.result)
             self.failed_in_a_row = 0

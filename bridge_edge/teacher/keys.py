@@ -24,17 +24,23 @@ def take_key(name: str) -> str:
     """The key in the environment variable `name`; the empty string where no name is given."""
     if not name:
         return ""
+    check_key(name)
     if name in os.environ:
         _taken[name] = os.environ.pop(name).strip()
-    key = _taken.get(name, "")
-    if not key:
-        raise UserError(
-            f"the environment variable {name!r} is not set; the teacher's key is read from it",
-            f"export {name}=... in your shell, or set teacher.api_key_env to another variable's name",
-        )
+    key = _taken[name]
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise UserError(f"the environment variable {name!r} holds no usable key", "it has spaces or unusual characters")
     return key
+
+
+def check_key(name: str) -> None:
+    """Raise UserError where no key is to be had; nothing is taken."""
+    if name and not os.environ.get(name, _taken.get(name, "")).strip():
+        raise UserError(
+            f"the environment variable {name!r} is not set; the teacher's key is read from it",
+            f"export {name}=... in your shell, or set teacher.api_key_env to another variable's name, or to nothing "
+            "where the server needs no key",
+        )
 
 
 def redact(text: str) -> str:

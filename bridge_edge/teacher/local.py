@@ -122,11 +122,16 @@ def one_message(request: Request) -> str:
     return "\n\n".join(message["content"] for message in request.messages)
 
 
+def is_path(model: str) -> bool:
+    """Whether a file or folder is meant and not a hub id."""
+    path = Path(model).expanduser()
+    return path.exists() or path.suffix == ".gguf" or model.startswith((".", "/", "~"))
+
+
 def find_model(model: str) -> Path:
     """The folder or file of a local path, or of a hub id (downloaded once, weights in safetensors only)."""
-    path = Path(model).expanduser()
-    if path.exists() or path.suffix == ".gguf" or model.startswith((".", "/", "~")):
-        return kind_of(path)[1]
+    if is_path(model):
+        return kind_of(Path(model).expanduser())[1]
     from huggingface_hub import snapshot_download
 
     try:

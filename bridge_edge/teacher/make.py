@@ -6,7 +6,8 @@ weights of a local teacher) is loaded with its first question.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +21,7 @@ from bridge_edge.recipe_task import API_KINDS, TeacherSpec
 from bridge_edge.run import source_digest
 from bridge_edge.teacher.base import Teacher
 from bridge_edge.teacher.batch_api import BatchTeacher
+from bridge_edge.teacher.keys import check_key
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher, utf8_bytes
 
 API = API_KINDS
@@ -56,6 +58,31 @@ def make_teacher(recipe: Recipe, samples: Sequence[Sample]) -> Teacher:
 
     task, known = load_task(recipe.task.module or ""), {s.id: s for s in samples}
     return ExpertTeacher(task, known, price, recipe.seed, edition=source_digest(recipe))
+
+
+def check_teacher(spec: TeacherSpec) -> None:
+    """Raise the UserError of a teacher that is not there, as far as that is known without a call or a download."""
+    if spec.kind in API:
+        check_key(spec.api_key_env)
+    if spec.kind == "local":
+        from bridge_edge.teacher.local import find_model, is_path
+
+        if is_path(spec.model):
+            find_model(spec.model)
+
+
+@contextmanager
+def open_teacher(recipe: Recipe, samples: Sequence[Sample]) -> Iterator[Teacher]:
+    """A teacher that is closed at the end, unless Ctrl-C gave it up: what is under way must not hold up the end."""
+    teacher, given_up = make_teacher(recipe, samples), False
+    try:
+        yield teacher
+    except KeyboardInterrupt:
+        given_up = True
+        raise
+    finally:
+        if hasattr(teacher, "close") and not given_up:
+            teacher.close()
 
 
 def _api(recipe: Recipe, price: Price) -> Teacher:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ async def echo(value: int, seconds: float = 0.0) -> int:
 
 
 def test_many_coroutines_are_under_way_at_once_and_may_begin_others() -> None:
-    one, landed = Background(), SimpleQueue[object]()
+    one, landed = Background(), SimpleQueue[Any]()
 
     def follow(value: int | BaseException) -> None:
         assert isinstance(value, int)

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -16,10 +17,12 @@ import pytest
 from bridge_edge.answer_cache import NoCache
 from bridge_edge.budget import Answer, Ledger
 from bridge_edge.errors import UserError
+from bridge_edge.recipe_io import load_recipe
 from bridge_edge.teacher.ask import ask_all
 from bridge_edge.teacher.attempt import Landed, worst_case
 from bridge_edge.teacher.base import Reply, Request, TeacherError
 from bridge_edge.teacher.crew import Crew, Threads
+from bridge_edge.teacher.make import open_teacher
 from bridge_edge.teacher.outcome import Event, Job
 from tests.teacher.asking import PRICE, QUICK, Toy, api, good, requests
 from tests.teacher.loopback import chat, serve
@@ -45,6 +48,10 @@ def ended(work: Callable[[], Any], seconds: float = 30.0) -> Any:
 def test_a_teacher_that_is_closed_ends_the_run_with_every_call_entered(tmp_path: Path) -> None:
     under_way = threading.Event()
 
+    def close() -> None:
+        under_way.wait(30)
+        teacher.close()
+
     def script(n: int, body: dict[str, Any]) -> tuple[int, dict[str, str], str]:
         if n >= 3:
             under_way.set()
@@ -56,7 +63,7 @@ def test_a_teacher_that_is_closed_ends_the_run_with_every_call_entered(tmp_path:
         Ledger(tmp_path / "l.sqlite", price=PRICE) as ledger,
     ):
         teacher = api(server)
-        threading.Thread(target=lambda: under_way.wait(30) and teacher.close(), daemon=True).start()
+        threading.Thread(target=close, daemon=True).start()
         outcome = ended(lambda: ask_all(teacher, ledger, requests(12), 4, policy=QUICK))
         assert outcome.stopped_by == "teacher"
         assert "closed" in outcome.message
@@ -64,6 +71,21 @@ def test_a_teacher_that_is_closed_ends_the_run_with_every_call_entered(tmp_path:
         assert states.count(("unknown", "given up")) == 4  # under way: perhaps billed
         assert {state for state, _ in states} == {"unknown", "released"}
         teacher.close()
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_closes_its_teacher_unless_it_was_given_up(interrupted: bool) -> None:
+    words = ["recipe=legal", "teacher=openai", "teacher.api_key_env=TOY_KEY", "teacher.model=toy"]
+    with serve(lambda n, body: (200, {}, chat("Answer: yes"))) as server:
+        words += [f"teacher.base_url={server.url}", "teacher.price.prompt=1", "teacher.price.completion=2"]
+        with suppress(KeyboardInterrupt), open_teacher(load_recipe(words), []) as teacher:
+            teacher.ask(requests(1)[0])
+            if interrupted:
+                raise KeyboardInterrupt
+        found = [t for t in threading.enumerate() if "run_forever" in t.name]
+        assert bool(found) == interrupted
+        if interrupted:
+            teacher.close()  # type: ignore[attr-defined]
 
 
 def test_a_forked_child_asks_over_connections_of_its_own() -> None:
@@ -90,7 +112,12 @@ def test_a_machine_without_threads_to_spare_ends_the_run(tmp_path: Path, monkeyp
         start(self)
 
     monkeypatch.setattr(threading.Thread, "start", few)
-    teacher = Toy(lambda request, call: (time.sleep(0.2), good(request, call))[1])
+
+    def slow(request: Request, call: int) -> Reply:
+        time.sleep(0.2)
+        return good(request, call)
+
+    teacher = Toy(slow)
     with Ledger(tmp_path / "l.sqlite", price=PRICE) as ledger:
         error = ended(lambda: ask_all(teacher, ledger, requests(12), 6, policy=QUICK))
         assert isinstance(error, UserError)
@@ -98,22 +125,49 @@ def test_a_machine_without_threads_to_spare_ends_the_run(tmp_path: Path, monkeyp
         assert teacher.calls == sum(row["status"] == "ok" for row in ledger.attempts()) == 2
 
 
-def test_a_ledger_that_cannot_take_back_what_was_not_sent_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def behave(request: Request, call: int) -> Reply:
+BUSY = TeacherError("busy", "http 429", retryable=True, billed="no", retry_after=30)
+
+
+class Apart(Toy):
+    """The first of four calls fails, the others answer later."""
+
+    def __init__(self) -> None:
+        super().__init__(self.later)
+        self.four = threading.Barrier(4)
+
+    def later(self, request: Request, call: int) -> Reply:
+        self.four.wait(30)
         if call == 0:
-            time.sleep(0.3)
-            raise TeacherError("busy", "http 429", retryable=True, billed="no", retry_after=30)
+            raise BUSY
         time.sleep(0.8)
         return good(request, call)
 
+
+class Together(Toy):
+    """The first of four calls fails, and the others answer in the same moment."""
+
+    def __init__(self) -> None:
+        super().__init__(good)
+        self.begun: list[tuple[Request, Landed]] = []
+
+    def begin(self, request: Request, landed: Landed) -> None:
+        self.begun.append((request, landed))
+        if len(self.begun) == 4:
+            self.begun[0][1]((BUSY, 0.1))
+            for asked, tell in self.begun[1:]:
+                tell((good(asked, 1), 0.1))
+
+
+@pytest.mark.parametrize("teacher", [Apart, Together])
+def test_a_ledger_that_cannot_take_back_what_was_not_sent_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: Callable[[], Toy]
+) -> None:
     def full(*args: Any, **more: Any) -> None:
         raise UserError("the disk is full", "free some space")
 
     with Ledger(tmp_path / "l.sqlite", price=PRICE) as ledger:
         monkeypatch.setattr(ledger, "fail", full)
-        error = ended(lambda: ask_all(Toy(behave), ledger, requests(20), 4, policy=QUICK))
+        error = ended(lambda: ask_all(teacher(), ledger, requests(20), 4, policy=QUICK))
         assert isinstance(error, UserError)
         assert "disk is full" in str(error)
         assert sum(row["status"] == "ok" for row in ledger.attempts()) == 3
