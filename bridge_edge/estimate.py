@@ -91,8 +91,13 @@ def _answers(
     if spec.kind == "replay":
         from bridge_edge.teacher.replay import ReplayTeacher
 
-        records = ReplayTeacher(spec.path or "").records
-        return [r.completion_tokens or 0 for found in records.values() for r in found], "the recording", None
+        teacher = ReplayTeacher(spec.path or "")
+        found = [records for s in pool if (records := teacher.records.get(s.id))]
+        if pool and not found:
+            problem = f"teacher.path={teacher.path.name} answers none of the {len(pool)} items that may be asked"
+            raise UserError(problem, 'a record needs the "id" or the whole "prompt" of an item')
+        source = f"the recording, of {len(found)} of {len(pool)} items"
+        return [r.completion_tokens or 0 for records in found for r in records], source, None
     if spec.kind in (*API, "local"):
         lengths, latencies = _earlier(recipe, ledgers)
         if len(lengths) >= ENOUGH:

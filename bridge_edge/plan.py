@@ -22,6 +22,7 @@ from bridge_edge import apprenticeship
 from bridge_edge.budget import Ledger
 from bridge_edge.data.pool import build_splits
 from bridge_edge.data.samples import Sample, read_jsonl
+from bridge_edge.errors import UserError
 from bridge_edge.estimate import Tokens, money, percentile, stopping_cap, tokens_of
 from bridge_edge.footprint import disk_needed, memory_needed
 from bridge_edge.host import memory_available
@@ -33,6 +34,7 @@ from bridge_edge.rounds import OFTEN
 from bridge_edge.run import Run, all_runs, run_path, write_atomic
 from bridge_edge.selection import budget_queries, items_to_ask
 from bridge_edge.stages import KEY, find_equal, needed_for, stage_key
+from bridge_edge.teacher.make import check_teacher
 from bridge_edge.train.signals import token_bytes
 
 FILE = "plan.json"
@@ -110,6 +112,7 @@ def make_plan(recipe: Recipe, runs_dir: Path, concurrency: int) -> dict[str, Any
         "scale": recipe.scale,
         "made": time.time(),
         "teacher": {"kind": recipe.teacher.kind, "model": recipe.teacher.model, "samples": recipe.teacher.samples},
+        "refused": None if teach.action in ("finished", "copy") else _refused(recipe),
         "pool": len(pool),
         "selected_known": known,
         "calls": calls,
@@ -161,6 +164,15 @@ def _signals(recipe: Recipe, pool: int, names: set[str]) -> int | None:
     general = recipe.student.rehearsal * max(1, round(recipe.student.epochs)) * LONGEST_GENERAL
     tokens = pool * (recipe.task.max_new_tokens + 1 + general)
     return round(tokens * token_bytes(recipe.kd.top_k, shared_rows(recipe.ta.model, recipe.student.model)))
+
+
+def _refused(recipe: Recipe) -> str | None:
+    """Why `distill` would not begin; a plan needs no key and no model."""
+    try:
+        check_teacher(recipe.teacher)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _paid(run: Run) -> dict[str, Any]:

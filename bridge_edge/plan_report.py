@@ -75,12 +75,12 @@ def time_text(plan: dict[str, Any]) -> str:
     unknown, known = plan["unknown_seconds"], plan["seconds"]["known"]
     if not unknown:
         return f"about {clock(known)}, by earlier runs here"
-    said = plan["expected"] or "not measured for this scale"
+    said = f"{plan['expected']} as shipped" if plan["expected"] else "not measured for this scale"
     return f"{said}; the teacher's part {clock(plan['seconds']['teacher'])}; no earlier run here to judge the rest by"
 
 
 def warnings(plan: dict[str, Any]) -> list[str]:
-    found = []
+    found = [f"Warning    distill would stop: {plan['refused']}"] if plan.get("refused") else []
     for name in ("disk", "memory"):
         needed, free = plan[name]["needed"], plan[name]["free"]
         if needed is not None and needed > free:

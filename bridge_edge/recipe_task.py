@@ -80,7 +80,7 @@ class TeacherSpec(Spec):
     kind: Literal["expert", "openai", "openai-batch", "replay", "local"] = "expert"
     base_url: str | None = None
     model: str = Field("expert", description="name at the endpoint; kind local: a folder, a hub id or a .gguf file")
-    api_key_env: str = Field("OPENAI_API_KEY", description="name of the environment variable with the key")
+    api_key_env: str = Field("OPENAI_API_KEY", description="name of the environment variable with the key; empty: none")
     price: PriceSpec = PriceSpec()
     batch_discount: float = Field(0.5, ge=0, le=1, description="share of the price that openai-batch takes off")
     temperature: float | None = Field(0.2, ge=0, le=2, description="null: the model's own, the only one of some")
@@ -96,6 +96,11 @@ class TeacherSpec(Spec):
     )
     tokenizer: str | None = Field(None, description="folder or hub id of the API teacher's tokenizer: tighter bounds")
     extra: dict[str, Any] = Field({}, description="more fields of the API request, e.g. reasoning_effort: low")
+
+    @field_validator("api_key_env", mode="before")
+    @classmethod
+    def _no_key(cls, value: Any) -> Any:
+        return "" if value is None else value  # what YAML reads in `api_key_env=`
 
     @model_validator(mode="after")
     def _named_and_priced(self) -> TeacherSpec:

@@ -11,8 +11,9 @@ import pytest
 from bridge_edge import plan as planning
 from bridge_edge.apprenticeship import requests_for
 from bridge_edge.budget import Ledger
-from bridge_edge.data.pool import load_task
+from bridge_edge.data.pool import build_splits, load_task
 from bridge_edge.distill import distill
+from bridge_edge.errors import UserError
 from bridge_edge.estimate import Tokens, money, stopping_cap, tokens_of
 from bridge_edge.footprint import memory_needed, size_of
 from bridge_edge.plan import make_plan, read_plan
@@ -50,6 +51,39 @@ def test_a_plan_writes_nothing_and_needs_no_key(tmp_path: Path, monkeypatch: pyt
     text = plan_text(found)
     assert "openai-batch: big, 2 answers an item" in text
     assert "Teacher queries" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            ["teacher=openai", "teacher.model=big", *PRICED, "teacher.api_key_env=NO_SUCH_KEY"],
+            "'NO_SUCH_KEY' is not set",
+        ),
+        (["teacher=openai", "teacher.model=big", *PRICED, "teacher.api_key_env="], None),
+        (["teacher=local", "teacher.model=./nowhere"], "no model at nowhere"),
+        (["teacher=local", "teacher.model=owner/name"], None),  # nothing is downloaded to see
+    ],
+)
+def test_a_plan_says_that_the_run_would_not_begin(tmp_path: Path, words: list[str], problem: str | None) -> None:
+    found = make_plan(load_recipe([*SMALL, *words]), tmp_path, 8)
+    assert (found["refused"] is None) == (problem is None)
+    if problem is not None:
+        assert problem in found["refused"]
+        assert f"distill would stop: {found['refused']}" in plan_text(found)
+
+
+def test_a_recording_of_other_items_is_refused_and_one_of_some_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    words = [*SMALL, "teacher=replay", f"teacher.path={path}"]
+    path.write_text('{"id": "elsewhere", "answer": "Yes"}\n')
+    with pytest.raises(UserError, match=r"answers\.jsonl answers none of the 40 items"):
+        make_plan(load_recipe(words), tmp_path, 8)
+    known = build_splits(load_recipe(SMALL))[0]["pool"][:3]
+    path.write_text("".join(json.dumps({"id": s.id, "answer": "Yes", "completion_tokens": 9}) + "\n" for s in known))
+    tokens = make_plan(load_recipe(words), tmp_path, 8)["tokens"]
+    assert tokens["answers_from"] == "the recording, of 3 of 40 items"
+    assert tokens["answer"] == {"p50": 9, "p95": 9}
 
 
 def test_the_expected_money_is_what_the_metered_expert_then_costs(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Meter:
             expected = (settled + (settled - before) / new * left) / 1e9
             parts.append(f"${expected:.4f} expected in all")
         if state.retries:
-            parts.append(f"{state.retries} retries")
+            parts.append("1 retry" if state.retries == 1 else f"{state.retries} retries")
         if state.failed:
             parts.append(f"{state.failed} failed")
         return ", ".join(parts)

@@ -88,12 +88,19 @@ def _load(path: Path) -> dict[str, list[Record]]:
         if line.strip():
             try:
                 item, record = _record(json.loads(line.decode("utf-8-sig")))
-            except (ValueError, UserError) as error:  # also malformed JSON and bytes that are not UTF-8
-                raise UserError(f"{path.name}, line {number}: {error}", _FORM) from None
+            except (ValueError, UserError) as error:
+                raise UserError(f"{path.name}, line {number}: {_said(error)}", _FORM) from None
             records.setdefault(item, []).append(record)
     if not records:
         raise UserError(f"{path.name} holds no records", _FORM)
     return records
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with a line, without the places that Python's decoders count within it alone."""
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
+    return f"no JSON ({error.msg} at column {error.colno})" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 _FORM = 'a record needs "id" or "prompt", and "answer" (with "rationale") or "text"'

@@ -55,7 +55,7 @@ def test_a_key_in_pieces_is_not_put_together_by_the_cleaning(monkeypatch: pytest
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_a_missing_key_names_the_variable(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     monkeypatch.delenv("TOY_KEY") if value is None else monkeypatch.setenv("TOY_KEY", value)
-    with pytest.raises(UserError, match=r"'TOY_KEY' is not set.*export TOY_KEY"):
+    with pytest.raises(UserError, match=r"'TOY_KEY' is not set.*export TOY_KEY.*to nothing"):
         teacher("http://127.0.0.1:1/v1")
 
 

@@ -75,7 +75,7 @@ def test_an_edited_record_is_a_new_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("{not json", "line 2"),
+        ("{not json", r"line 2: no JSON \(.* at column 2\)"),
         ("[1]", "not a JSON object"),
         ({"answer": "2"}, "lacks an id or a prompt"),
         ({"id": "b"}, "lacks an answer or a text"),
