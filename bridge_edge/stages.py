@@ -216,12 +216,8 @@ def run_stages(run: Run, recipe: Recipe, ctx: Context, target: str | None = None
     outputs: dict[str, str] = {}
     worked = 0
     neighbours = [r for r in all_runs(run.path.parent) if r.path != run.path]
-    ctx = replace(
-        ctx,
-        borrow=lambda: [
-            r.path / apprenticeship.LEDGER for r in neighbours if (r.path / apprenticeship.LEDGER).exists()
-        ],
-    )
+    ledgers = [r.path / apprenticeship.LEDGER for r in neighbours]
+    ctx = replace(ctx, borrow=lambda: [path for path in ledgers if path.exists()])
     for number, stage in enumerate(stages, 1):
         key = stage_key(stage, recipe, outputs)
         record = run.stage(stage.name)

@@ -1,11 +1,11 @@
 """The loop that asks a teacher within a budget: reserve, call, settle, retry, and stop cleanly.
 
 One thread (the caller's) decides and reserves, in the order of the requests, so that the same money buys the same
-items; `crew.py` makes one attempt each and settles it, so that a paid answer is on disk before anyone
-hears of it. What the ledger already holds is taken from there without a call. Near a cap the loop waits for answers in
-flight, since they nearly always cost less than was reserved, and stops only when nothing is in flight and the next
-worst case does not fit. The first Ctrl-C sends nothing more and waits for the answers already paid for; the second
-gives them up (they stay counted). Running the same thing again goes on where it stopped.
+items; `crew.py` makes one attempt each and settles it, so that a paid answer is on disk before anyone hears of it. What
+the ledger already holds is taken from there without a call. Near a cap the loop waits for answers in flight, since they
+nearly always cost less than was reserved, and stops only when nothing is in flight and the next worst case does not
+fit. The first Ctrl-C sends nothing more and waits for the answers already paid for; the second gives them up (they stay
+counted). Running the same thing again goes on where it stopped.
 
 The text of a reply is kept in the ledger as it came and cleaned (`sanitize`) on its way out.
 
@@ -61,15 +61,9 @@ def ask_all(
 
 class _Asker:
     def __init__(
-        self,
-        teacher: Teacher,
-        ledger: Ledger,
-        requests: Sequence[Request],
-        concurrency: int,
-        progress: Callable[[Progress], None] | None,
-        policy: Policy,
-        cache: AnswerCache | None,
-    ) -> None:
+        self, teacher: Teacher, ledger: Ledger, requests: Sequence[Request], concurrency: int,
+        progress: Callable[[Progress], None] | None, policy: Policy, cache: AnswerCache | None,
+    ) -> None:  # fmt: skip
         self.teacher, self.ledger, self.cache = teacher, ledger, cache or NoCache()
         self.progress, self.policy = progress, policy
         self.jobs: dict[str, Job] = {}
