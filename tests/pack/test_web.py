@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge_edge.benchmarks.web import Case, gaps_of
 from bridge_edge.data.card import Card, parse
 from bridge_edge.data.thinking import ROOM, asked, thought
 from bridge_edge.errors import UserError
@@ -22,7 +23,7 @@ from bridge_edge.pack.web_server import POLICY, open_server
 from bridge_edge.pack.web_student import framing, measured, student_facts, student_words
 from bridge_edge.parcel import write_sums
 from bridge_edge.runtimes.load import load_runtime
-from bridge_edge.student import ask_prompt
+from bridge_edge.student import Student, ask_prompt
 from tests import tiny
 
 
@@ -256,3 +257,20 @@ def test_the_page_reads_and_asks_as_python_does() -> None:
         assert found["parsed"] == [asdict(parse(text, card.answers)) for text in TEXTS]
         counts = [thought(lambda ids: "".join(map(chr, ids)), [ord(c) for c in text]) for text in TEXTS]
         assert found["thought"] == [{"tokens": n, "answering": there} for n, there in counts]
+
+
+def test_how_far_apart_the_likeliest_tokens_lie_where_another_reply_parts(tmp_path: Path) -> None:
+    with Student.load(tiny.checkpoint(tmp_path / "student"), 1) as student:
+        question = tiny.PROMPTS[0]
+        wanted = student.answer(question, max_new_tokens=6)
+        case = Case(question, None, wanted, gaps_of(student, question, None, wanted))
+        prompt = student.runtime.chat(ask_prompt(student.card, question))
+        logits = student.runtime.logits([*prompt, *wanted.ids])[len(prompt) - 1 :]
+        assert len(case.gaps) == len(wanted.ids)
+        for place, (own, gap) in enumerate(zip(wanted.ids, case.gaps, strict=True)):
+            row = sorted(enumerate(logits[place]), key=lambda pair: pair[1])
+            assert row[-1][0] == own
+            assert gap == pytest.approx(row[-1][1] - row[-2][1])
+            assert case.gap([*wanted.ids[:place], own + 1]) == gap
+        assert case.gap(wanted.ids) is None
+        assert case.gap([*wanted.ids, 1]) is None

@@ -76,13 +76,14 @@ def test_a_teacher_that_is_closed_ends_the_run_with_every_call_entered(tmp_path:
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_a_run_closes_its_teacher_unless_it_was_given_up(interrupted: bool) -> None:
     words = ["recipe=legal", "teacher=openai", "teacher.api_key_env=TOY_KEY", "teacher.model=toy"]
+    before = set(threading.enumerate())
     with serve(lambda n, body: (200, {}, chat("Answer: yes"))) as server:
         words += [f"teacher.base_url={server.url}", "teacher.price.prompt=1", "teacher.price.completion=2"]
         with suppress(KeyboardInterrupt), open_teacher(load_recipe(words), []) as teacher:
             teacher.ask(requests(1)[0])
             if interrupted:
                 raise KeyboardInterrupt
-        found = [t for t in threading.enumerate() if "run_forever" in t.name]
+        found = [t for t in set(threading.enumerate()) - before if "run_forever" in t.name]
         assert bool(found) == interrupted
         if interrupted:
             teacher.close()  # type: ignore[attr-defined]
