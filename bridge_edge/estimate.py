@@ -43,6 +43,7 @@ class Tokens:
     counted_by: str
     answers_from: str
     latency_s: float | None = None
+    costs: tuple[int, ...] = ()  # nano-dollars of each recorded answer, where a recording says what they cost
 
 
 def percentile(values: Sequence[int], share: float) -> int:
@@ -61,7 +62,8 @@ def tokens_of(recipe: Recipe, pool: Sequence[Sample], requests: Sequence[Request
         bounds = [prompt_bound(r, exact, beside) for r in requests]
     answers, source, latency = _answers(recipe, pool, ledgers, count)
     most = recipe.teacher.max_tokens
-    return Tokens(prompts, bounds, [min(a, most) for a in answers], counted_by, source, latency)
+    costs = _recorded_costs(recipe, pool, round(mean(prompts))) if prompts else ()
+    return Tokens(prompts, bounds, [min(a, most) for a in answers], counted_by, source, latency, costs)
 
 
 def _counter(recipe: Recipe) -> tuple[Callable[[str], int], str]:
@@ -118,6 +120,23 @@ def _answers(
     return [GUESS[spec.style]], f"a guess for the style {spec.style}; no answers are known yet", None
 
 
+def _recorded_costs(recipe: Recipe, pool: Sequence[Sample], prompt: int) -> tuple[int, ...]:
+    """By the recording, at the teacher's prices where it is silent; nothing where all of it is."""
+    if recipe.teacher.kind != "replay":
+        return ()
+    from bridge_edge.teacher.replay import ReplayTeacher
+
+    teacher, price = ReplayTeacher(recipe.teacher.path or ""), price_of(recipe.teacher)
+    asked = [
+        (reply, teacher.cost(Request.of(s.id, "", sample=number)))
+        for s in pool
+        for number, reply in enumerate(teacher.records.get(s.id, ()))
+    ]
+    if all(cost is None for _, cost in asked):
+        return ()
+    return tuple(price.nano(prompt, r.completion_tokens or 0) if cost is None else cost for r, cost in asked)
+
+
 def _earlier(recipe: Recipe, ledgers: Sequence[Path]) -> tuple[list[int], list[float]]:
     """Lengths and seconds of the answers that this model gave in other runs of the same recipe."""
     name = Path(recipe.teacher.model).name if recipe.teacher.kind == "local" else recipe.teacher.model
@@ -143,6 +162,9 @@ def money(recipe: Recipe, tokens: Tokens, calls: int) -> dict[str, Any]:
     low = price.nano(round(calls * prompt), calls * percentile(tokens.answers, 0.05))
     expected = price.nano(round(calls * prompt), round(calls * answer))
     high = price.nano(round(calls * mean(tokens.bounds)), calls * recipe.teacher.max_tokens)
+    if tokens.costs:
+        low, high = (calls * percentile(tokens.costs, share) for share in (0.05, 1.0))
+        expected = round(calls * mean(tokens.costs))
     found = {"low": float(to_usd(low)), "expected": float(to_usd(expected)), "high": float(to_usd(high))}
     return {**found, "cap": recipe.budget.usd}
 
@@ -158,8 +180,11 @@ def stopping_cap(recipe: Recipe, tokens: Tokens, calls: int, queries_cap: int) -
     if recipe.budget.tokens is not None:
         reach["tokens"] = _reach(recipe.budget.tokens, prompt + answer, bound + most)
     each = price.nano(round(1000 * prompt), round(1000 * answer)) / 1000
+    worst = price.nano(bound, most)
+    if tokens.costs:  # known beforehand, so that is what is reserved
+        each, worst = mean(tokens.costs), percentile(tokens.costs, 0.5)
     if recipe.budget.usd is not None:
-        reach["usd"] = _reach(recipe.budget.usd * 1e9, each, price.nano(bound, most))
+        reach["usd"] = _reach(recipe.budget.usd * 1e9, each, worst)
     cap = min(reach, key=lambda name: reach[name])
     return {"cap": f"budget.{cap}", "after_calls": reach[cap]} if reach[cap] < calls else None
 

@@ -86,6 +86,19 @@ def test_a_recording_of_other_items_is_refused_and_one_of_some_is_said(tmp_path:
     assert tokens["answer"] == {"p50": 9, "p95": 9}
 
 
+def test_what_recorded_answers_cost_is_planned_with(tmp_path: Path) -> None:
+    """Of four answers three cost four dollars each and one nothing: after five the next may not fit."""
+    path = tmp_path / "answers.jsonl"
+    pool = build_splits(load_recipe(SMALL))[0]["pool"]
+    rows = [{"id": s.id, "answer": "Yes", **({"usd": 4} if n % 4 else {})} for n, s in enumerate(pool)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [*SMALL, "teacher=replay", f"teacher.path={path}", "budget.queries=20", "budget.usd=18"]
+    words += ["teacher.price.prompt=0", "teacher.price.completion=0"]
+    found = make_plan(load_recipe(words), tmp_path, 8)
+    assert found["usd"] == {"low": 0.0, "expected": 60.0, "high": 80.0, "cap": 18.0}
+    assert found["stops"] == {"cap": "budget.usd", "after_calls": 5}
+
+
 def test_the_expected_money_is_what_the_metered_expert_then_costs(tmp_path: Path) -> None:
     words = [*SMALL, "budget.queries=38", "select.trim=0"]
     before = make_plan(load_recipe(words), tmp_path, 2)
