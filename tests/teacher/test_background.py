@@ -77,12 +77,15 @@ def test_what_begins_while_another_thread_closes_has_an_end_too() -> None:
     try:
         for value in range(300):
             one.begin(echo(value), landed.put)
-        for _ in range(300):
-            landed.get(timeout=30)
+        ends = [landed.get(timeout=30) for _ in range(300)]
     finally:
         over.set()
         closing.join()
     one.close(last([]))
+    values = [end for end in ends if not isinstance(end, asyncio.CancelledError)]
+    assert len(set(values)) == len(values)  # each its own end, and once
+    assert set(values) <= set(range(300))
+    assert landed.empty()
 
 
 def test_a_forked_child_has_a_loop_of_its_own_and_leaves_the_parents_alone() -> None:

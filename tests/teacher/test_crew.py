@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bridge_edge.answer_cache import NoCache
-from bridge_edge.budget import Answer, Ledger
+from bridge_edge.budget import Answer, Ledger, Reservation
 from bridge_edge.errors import UserError
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.teacher.ask import ask_all
@@ -23,6 +24,7 @@ from bridge_edge.teacher.attempt import Landed, worst_case
 from bridge_edge.teacher.base import Reply, Request, TeacherError
 from bridge_edge.teacher.crew import Crew, Threads
 from bridge_edge.teacher.make import open_teacher
+from bridge_edge.teacher.openai_api import OpenAITeacher
 from bridge_edge.teacher.outcome import Event, Job
 from tests.teacher.asking import PRICE, QUICK, Toy, api, good, requests
 from tests.teacher.loopback import chat, serve
@@ -86,7 +88,8 @@ def test_a_run_closes_its_teacher_unless_it_was_given_up(interrupted: bool) -> N
         found = [t for t in set(threading.enumerate()) - before if "run_forever" in t.name]
         assert bool(found) == interrupted
         if interrupted:
-            teacher.close()  # type: ignore[attr-defined]
+            assert isinstance(teacher, OpenAITeacher)
+            teacher.close()
 
 
 def test_a_forked_child_asks_over_connections_of_its_own() -> None:
@@ -106,7 +109,7 @@ def test_a_machine_without_threads_to_spare_ends_the_run(tmp_path: Path, monkeyp
     start, begun = threading.Thread.start, list[threading.Thread]()
 
     def few(self: threading.Thread) -> None:
-        if getattr(self, "_target", None) is not None and "_ask" in repr(self._target):  # type: ignore[attr-defined]
+        if "_ask" in repr(getattr(self, "_target", None)):
             begun.append(self)
             if len(begun) > 2:
                 raise RuntimeError("can't start new thread")
@@ -191,7 +194,8 @@ def crew_of(held: Held, ledger: Ledger, concurrency: int, count: int) -> tuple[C
     for request in requests(count):
         job = Job(toy.request_hash(request), [request])
         reservation = ledger.reserve_all([worst_case(toy, job.hash, request)])[0]
-        crew.send(job, reservation)  # type: ignore[arg-type]
+        assert isinstance(reservation, Reservation)
+        crew.send(job, reservation)
     return crew, heard
 
 
@@ -211,26 +215,24 @@ def test_after_failures_nothing_is_sent_before_all_of_them_were_heard_of(tmp_pat
         assert len(held.begun) == 4
 
 
-def test_an_answer_that_lands_while_the_crew_is_dismissed_is_entered(tmp_path: Path) -> None:
+def test_an_answer_that_lands_while_the_crew_is_dismissed_is_entered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = Held()
     with Ledger(tmp_path / "l.sqlite", price=PRICE) as ledger:
         crew, heard = crew_of(held, ledger, 2, 2)
         crew.dismiss()
         put, slow = crew._landed.put, threading.Event()
 
-        class Slow:
-            """The queue, with a thread that is not given the processor before it has put its result."""
+        def late(landed: Any) -> None:
+            """Like a thread that is not given the processor before it has put its result."""
+            if not slow.is_set():
+                slow.set()
+                time.sleep(0.5)
+            put(landed)
 
-            get, get_nowait = crew._landed.get, crew._landed.get_nowait
-
-            @staticmethod
-            def put(landed: Any) -> None:
-                if not slow.is_set():
-                    slow.set()
-                    time.sleep(0.5)
-                put(landed)
-
-        crew._landed = Slow()  # type: ignore[assignment]
+        queue = SimpleNamespace(get=crew._landed.get, get_nowait=crew._landed.get_nowait, put=late)
+        monkeypatch.setattr(crew, "_landed", queue)
         first = threading.Thread(target=held.begun[0], args=((Reply("Answer: a", 10, 5), 0.1),))
         first.start()
         slow.wait(30)
