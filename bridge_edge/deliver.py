@@ -87,9 +87,8 @@ def file_samples(files: Sequence[Path], columns: str, card: Card, limit: int | N
     for file in files:
         rows = read_rows(file)
         if not chosen and rows[0].keys() >= ITEM and not rows[0].keys() & set(card.columns()):
-            samples += to_samples(rows, replace(card, prompt=f"{{prompt}}{suffix}"), {"kind": "kind"}, file.stem)[
-                :limit
-            ]
+            as_it_is = replace(card, prompt=f"{{prompt}}{suffix}")
+            samples += to_samples(rows, as_it_is, {"kind": "kind"}, file.stem)[:limit]
         else:
             samples += to_samples(rows, card, chosen, file.stem)[:limit]
     return samples

@@ -28,6 +28,7 @@ from bridge_edge.recipe import Recipe
 from bridge_edge.teacher.base import Request, count_messages, quarter
 from bridge_edge.teacher.make import API, endpoint_of, price_of, token_counter
 from bridge_edge.teacher.openai_api import prompt_bound, utf8_bytes
+from bridge_edge.teacher.replay import ReplayTeacher
 
 GUESS = {"brief": 60, "steps": 140, "detailed": 260}  # tokens of a rationale and answer in each style
 MOST_ITEMS, MOST_ROWS, ENOUGH = 400, 2000, 20
@@ -60,9 +61,15 @@ def tokens_of(recipe: Recipe, pool: Sequence[Sample], requests: Sequence[Request
         exact = count if recipe.teacher.tokenizer else utf8_bytes
         beside = exact(endpoint_of(recipe).beside)
         bounds = [prompt_bound(r, exact, beside) for r in requests]
-    answers, source, latency = _answers(recipe, pool, ledgers, count)
+    recording = ReplayTeacher(recipe.teacher.path or "") if recipe.teacher.kind == "replay" else None
+    latency: float | None = None
+    costs: tuple[int, ...] = ()
+    if recording is None:
+        answers, source, latency = _answers(recipe, pool, ledgers, count)
+    else:
+        answers, source = _recorded(recording, pool)
+        costs = _recorded_costs(recording, price_of(recipe.teacher), pool, round(mean(prompts)) if prompts else 0)
     most = recipe.teacher.max_tokens
-    costs = _recorded_costs(recipe, pool, round(mean(prompts))) if prompts else ()
     return Tokens(prompts, bounds, [min(a, most) for a in answers], counted_by, source, latency, costs)
 
 
@@ -90,16 +97,6 @@ def _answers(
 ) -> tuple[list[int], str, float | None]:
     """Lengths of answers, where they come from, and the usual seconds a call where that is known."""
     spec = recipe.teacher
-    if spec.kind == "replay":
-        from bridge_edge.teacher.replay import ReplayTeacher
-
-        teacher = ReplayTeacher(spec.path or "")
-        found = [records for s in pool if (records := teacher.records.get(s.id))]
-        if pool and not found:
-            problem = f"teacher.path={teacher.path.name} answers none of the {len(pool)} items that may be asked"
-            raise UserError(problem, 'a record needs the "id" or the whole "prompt" of an item')
-        source = f"the recording, of {len(found)} of {len(pool)} items"
-        return [r.completion_tokens or 0 for records in found for r in records], source, None
     if spec.kind in (*API, "local"):
         lengths, latencies = _earlier(recipe, ledgers)
         if len(lengths) >= ENOUGH:
@@ -120,13 +117,18 @@ def _answers(
     return [GUESS[spec.style]], f"a guess for the style {spec.style}; no answers are known yet", None
 
 
-def _recorded_costs(recipe: Recipe, pool: Sequence[Sample], prompt: int) -> tuple[int, ...]:
-    """By the recording, at the teacher's prices where it is silent; nothing where all of it is."""
-    if recipe.teacher.kind != "replay":
-        return ()
-    from bridge_edge.teacher.replay import ReplayTeacher
+def _recorded(teacher: ReplayTeacher, pool: Sequence[Sample]) -> tuple[list[int], str]:
+    """Lengths of the recorded answers to the items of the pool, and where they come from."""
+    found = [records for s in pool if (records := teacher.records.get(s.id))]
+    if pool and not found:
+        problem = f"teacher.path={teacher.path.name} answers none of the {len(pool)} items that may be asked"
+        raise UserError(problem, 'a record needs the "id" or the whole "prompt" of an item')
+    source = f"the recording, of {len(found)} of {len(pool)} items"
+    return [r.completion_tokens or 0 for records in found for r in records], source
 
-    teacher, price = ReplayTeacher(recipe.teacher.path or ""), price_of(recipe.teacher)
+
+def _recorded_costs(teacher: ReplayTeacher, price: Price, pool: Sequence[Sample], prompt: int) -> tuple[int, ...]:
+    """By the recording, at the teacher's prices where it is silent; nothing where all of it is."""
     asked = [
         (reply, teacher.cost(Request.of(s.id, "", sample=number)))
         for s in pool
