@@ -216,7 +216,8 @@ class Ledger:
     def totals(self) -> Totals:
         """What counts against the caps now, from one consistent view of the file."""
         with self._file.read() as db:
-            return Totals(*spend(db), *sums(db, f"WHERE state IN ('{RESERVED}', '{UNKNOWN}')"))
+            open_ = sums(db, f"WHERE state IN ('{RESERVED}', '{UNKNOWN}')")
+            return Totals(*spend(db), *open_, sums(db, f"WHERE state = '{UNKNOWN}'")[2])
 
     def entered(self, mark: str) -> tuple[int, int]:
         """How many answers have an origin that begins with `mark`, and what they had cost at this price."""

@@ -97,7 +97,8 @@ class Usage:
 
 @dataclass(frozen=True)
 class Totals:
-    """What counts against the caps; the `unsettled_` part of it may still turn out smaller."""
+    """What counts against the caps; the `unsettled_` part of it may still turn out smaller, of which the `doubtful_`
+    part does only where the user closes it by the provider's bill."""
 
     queries: int
     tokens: int
@@ -105,6 +106,7 @@ class Totals:
     unsettled_queries: int
     unsettled_tokens: int
     unsettled_nano: int
+    doubtful_nano: int = 0
 
     @property
     def usd(self) -> Decimal:

@@ -112,6 +112,13 @@ class TeacherSpec(Spec):
                 f"teacher={self.kind} needs teacher.price.prompt and teacher.price.completion, in dollars per million "
                 "tokens: without them no cap in dollars holds; a server that sends no bill costs 0 and 0"
             )
+        if self.kind == "expert":
+            for name, kinds in (("model", "openai or teacher=local"), ("base_url", "openai"), ("path", "replay")):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(
+                        f"teacher.{name} is given, but teacher.kind is 'expert', which needs none; "
+                        f"to ask that teacher add teacher={kinds}"
+                    )
         return self
 
     @field_validator("system", "prompt")

@@ -251,6 +251,9 @@ def test_selectors_are_told_from_values() -> None:
         (['teacher.system="{question}"'], "{question} is unknown here"),
         (['teacher.prompt="{question"'], "no template"),
         (["teacher=local"], "teacher=local needs teacher.model"),
+        (["teacher.model=gpt"], "teacher.model is given, but teacher.kind is 'expert', which needs none"),
+        (["teacher.base_url=http://x/v1"], "to ask that teacher add teacher=openai"),
+        (["teacher.path=said.jsonl"], "to ask that teacher add teacher=replay"),
         (["teacher=local", "teacher.model=x.gguf", "teacher.samples=3"], "greedily"),
         (["teacher=openai", *PRICED], "teacher=openai needs teacher.model"),
         (

@@ -14,7 +14,7 @@ Not covered: tuning each arm on its own; all arms share the recipe's other value
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bridge_edge.data.pool import build_splits
 from bridge_edge.errors import UserError
@@ -290,6 +290,28 @@ FIRST = ("budget-vs-random", "alignment", "direct-vs-bridge")
 """The paper's three first experiments, run where none is named."""
 
 
-def experiments(names: Sequence[str], recipe: Recipe) -> list[Experiment]:
-    """The named experiments for a recipe."""
-    return [EXPERIMENTS[name][0](recipe) for name in names]
+BY_ASSISTANT = ("budget-vs-random", "selection", "rounds", "shift")
+"""Those whose arms differ in what the assistant learns from."""
+
+
+def experiments(names: Sequence[str], recipe: Recipe, ta_only: bool = False) -> list[Experiment]:
+    """The named experiments for a recipe, or what they say of the assistants."""
+    found = [EXPERIMENTS[name][0](recipe) for name in names]
+    return [of_assistants(experiment) for experiment in found] if ta_only else found
+
+
+def of_assistants(experiment: Experiment) -> Experiment:
+    """The arms that measure the assistant; where there is none, every student's assistant in its place.
+
+    Assistants are trained in a fraction of the time of a whole run, and the selection acts on them alone.
+    """
+    if experiment.name not in BY_ASSISTANT:
+        raise UserError(
+            f"the arms of {experiment.name} do not differ in their assistants",
+            f"leave out --ta-only, or name {', '.join(BY_ASSISTANT)}",
+        )
+    arms = [arm for arm in experiment.arms if arm.who == "ta"]
+    arms = arms or [replace(arm, who="ta") for arm in experiment.arms]
+    names = {arm.name for arm in arms}
+    claims = tuple(claim for claim in experiment.claims if {claim.a, claim.b} <= names)
+    return replace(experiment, arms=tuple(arms), claims=claims)

@@ -51,7 +51,9 @@ def listing_text() -> str:
     return "\n".join([*lines, "* where none is named"])
 
 
-def ablate(words: Sequence[str], setting: Setting, smoke: bool = False, paid: bool = False) -> dict[str, Any]:
+def ablate(
+    words: Sequence[str], setting: Setting, smoke: bool = False, paid: bool = False, ta_only: bool = False
+) -> dict[str, Any]:
     """Run the named experiments of a recipe; returns what `--json` prints."""
     names, rest = split_words(words)
     setting = replace(setting, words=_smoke_first(rest) if smoke else rest)
@@ -60,7 +62,7 @@ def ablate(words: Sequence[str], setting: Setting, smoke: bool = False, paid: bo
             raise UserError(f"no file {str(file)!r} for --data", "give a CSV, TSV or JSONL file")
     recipe = load_recipe(setting.words)
     seeds = range(recipe.seed, recipe.seed + setting.seeds)
-    chosen = experiments(names, recipe)
+    chosen = experiments(names, recipe, ta_only)
     cells = all_cells(chosen, seeds, setting)
     check_device(setting.device)
     check_money(cells, setting.runs_dir, paid)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from bridge_edge.prices import Totals
 from bridge_edge.teacher.outcome import Progress
 
 EVERY_S = 5.0  # between two lines where there is no terminal
@@ -39,8 +40,7 @@ class Meter:
             parts.append(f"{new / seconds:.1f} a second")
         parts.append(f"${state.totals.usd:.4f}{cap}")
         if new > 0:
-            settled = state.totals.nano - state.totals.unsettled_nano
-            before = first.totals.nano - first.totals.unsettled_nano
+            settled, before = _ended(state.totals), _ended(first.totals)
             left = state.total - state.done - state.failed
             expected = (settled + (settled - before) / new * left) / 1e9
             parts.append(f"${expected:.4f} expected in all")
@@ -49,3 +49,8 @@ class Meter:
         if state.failed:
             parts.append(f"{state.failed} failed")
         return ", ".join(parts)
+
+
+def _ended(totals: Totals) -> int:
+    """What calls that are not under way have cost; those in doubt stay at their worst case."""
+    return totals.nano - totals.unsettled_nano + totals.doubtful_nano

@@ -76,6 +76,7 @@ def plan(words: tuple[str, ...], runs_dir: Path, concurrency: int, as_json: bool
 @click.option("--list", "as_list", is_flag=True, help="Name the experiments and run nothing.")
 @click.option("--smoke", is_flag=True, help="Tiny sizes: shows that it runs, and its figures mean nothing.")
 @click.option("--paid", is_flag=True, help="Agree to ask a paid teacher for the whole grid.")
+@click.option("--ta-only", is_flag=True, help="Stop at the assistants: sooner, and all that the selection acts on.")
 @click.option(
     "--data",
     "files",
@@ -94,6 +95,7 @@ def ablate(
     as_list: bool,
     smoke: bool,
     paid: bool,
+    ta_only: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -102,6 +104,7 @@ def ablate(
     \b
     bridge-edge ablate --list
     bridge-edge ablate recipe=legal --seeds 3
+    bridge-edge ablate recipe=legal selection --ta-only
     bridge-edge ablate recipe=legal budgets selection budget.usd=2
     """
     if as_list:
@@ -113,7 +116,7 @@ def ablate(
     from bridge_edge.ablate.cells import Setting
     from bridge_edge.ablate.verb import ablate as run_ablate
 
-    found = run_ablate(words, Setting(words=(), **options), smoke, paid)
+    found = run_ablate(words, Setting(words=(), **options), smoke, paid, ta_only)
     text = found.pop("text")
     emit(as_json, found, f"{text}\nReport     {found['folder']}/report.md")
     if found["failed"]:

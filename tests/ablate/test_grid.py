@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge_edge.ablate.cells import Setting, all_cells
-from bridge_edge.ablate.grid import EXPERIMENTS, FIRST, Arm, asking, direct, experiments, percent
+from bridge_edge.ablate.grid import BY_ASSISTANT, EXPERIMENTS, FIRST, Arm, asking, direct, experiments, percent
 from bridge_edge.ablate.verb import SMOKE, ablate, check_money, listing_text, split_words
 from bridge_edge.errors import UserError
 from bridge_edge.recipe_io import load_recipe, recipe_names
@@ -38,6 +38,23 @@ def test_equal_cells_of_several_experiments_are_run_once() -> None:
     arms = sum(len(e.arms) for e in chosen)
     assert len(cells) == 2 * (arms - 3)  # the recipe itself thrice (one filter arm is it), its baseline twice
     assert [cell.recipe.seed for cell in cells] == sorted(cell.recipe.seed for cell in cells)
+
+
+@pytest.mark.parametrize("name", BY_ASSISTANT)
+def test_assistants_alone_are_compared_where_they_differ(name: str) -> None:
+    [whole], [found] = experiments([name], LEGAL), experiments([name], LEGAL, ta_only=True)
+    cells = all_cells([found], [0], setting("recipe=legal", "data.pool=60"))
+    assert {cell.who for cell in cells} == {"ta"}
+    assert len(cells) == len(found.arms) > 1, "no two arms are the same assistant"
+    assert found.claims
+    assert set(found.claims) <= set(whole.claims)
+    assert {c.a for c in found.claims} | {c.b for c in found.claims} <= {arm.name for arm in found.arms}
+
+
+@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - set(BY_ASSISTANT)))
+def test_assistants_alone_are_refused_where_they_are_one(name: str) -> None:
+    with pytest.raises(UserError, match=f"the arms of {name} do not differ in their assistants; leave out --ta-only"):
+        experiments([name], LEGAL, ta_only=True)
 
 
 def test_a_larger_share_raises_the_caps_and_keeps_them() -> None:

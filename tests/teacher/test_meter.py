@@ -33,6 +33,8 @@ def test_the_expectation_counts_what_this_run_settled() -> None:
     assert "a second" in last
     assert "$7.0000 of $2.00" in last  # reservations count as spent until they are resolved
     assert last.endswith("$4.0000 expected in all")  # 2 settled, half a dollar for each of the other four
+    meter(Progress(7, 1, 10, Totals(8, 0, 5 * 10**9, 3, 0, 3 * 10**9, 2 * 10**9)))  # the failed one may have cost two
+    assert seen[2][1].endswith("$5.5000 expected in all, 1 failed")  # 4 ended, of which 3 in the four calls here
     assert Meter(lambda *_: None, None).note(state(1, 0, failed=2)) == "3 of 10 calls, $0.0000, 2 failed"
 
 
