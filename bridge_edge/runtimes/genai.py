@@ -53,9 +53,7 @@ class GenAI:
         if bad:
             raise UserError(f"token id {bad[0]} is outside the vocabulary of {self.vocab_size}", "encode the text anew")
         if len(ids) > self.context_length:
-            raise UserError(
-                f"the prompt has {len(ids)} tokens; the model's context is {self.context_length}", "shorten it"
-            )
+            raise self._too_long(ids)
         params = og.GeneratorParams(self._model)
         length = min(len(ids) + new, self.context_length)
         params.set_search_options(
@@ -70,6 +68,11 @@ class GenAI:
             ) from None
         return generator
 
+    def _too_long(self, ids: Sequence[int]) -> UserError:
+        return UserError(
+            f"the prompt has {len(ids)} tokens; the model's context is {self.context_length}", "shorten it"
+        )
+
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         if not ids:
             return np.zeros((0, self.vocab_size), dtype=np.float32)
@@ -79,9 +82,11 @@ class GenAI:
     def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
         if not ids:
             raise UserError("cannot generate from an empty prompt", "give at least one token")
-        room = min(max_new_tokens, self.context_length - len(ids))
-        if room <= 0:
+        if max_new_tokens <= 0:
             return
+        if len(ids) >= self.context_length:
+            raise self._too_long(ids)
+        room = min(max_new_tokens, self.context_length - len(ids))
         generator = self._generator(ids, room)
         for _ in range(room):
             if generator.is_done():

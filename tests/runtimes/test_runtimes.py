@@ -114,6 +114,9 @@ def test_context_limit(runtime: Runtime) -> None:
     with pytest.raises(UserError, match="context is 256"):
         runtime.logits([5] * 257)
     assert len(list(runtime.stream([5] * 250, 100))) <= 6
+    for length in (256, 300):
+        with pytest.raises(UserError, match="context is 256"):
+            next(runtime.stream([5] * length, 4))
 
 
 def test_generation_config_of_the_checkpoint_does_not_matter(root: Path, reference: Runtime, tmp_path: Path) -> None:
