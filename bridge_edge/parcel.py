@@ -20,6 +20,7 @@ from bridge_edge.errors import UserError, first_line
 from bridge_edge.run import latest, sha256_file
 
 SUMS, SIGNATURE, REJECTED = "SHA256SUMS", "model.sig", "REJECTED.txt"
+WEIGHTS = {".gguf", ".onnx", ".safetensors"}  # what a runtime would find in a folder by itself
 LOCAL = "export.json"  # where the export lies on this machine: of no use elsewhere, and nobody's business
 
 
@@ -171,7 +172,12 @@ def verify(folder: Path, key: Path | None) -> Parcel:
 
 def check_beside(model: Path, key: Path | None = None) -> None:
     """Check the sums that lie in the folder of a model, if any, and with a public key the signature: before it is
-    loaded, from whatever place it was copied to."""
+    loaded, from whatever place it was copied to. A model that the sums do not name was checked by nobody."""
     folder = model if model.is_dir() else model.parent
-    if key is not None or (folder / SUMS).is_file():
-        verify(folder, key)
+    if key is None and not (folder / SUMS).is_file():
+        return
+    files = verify(folder, key).files
+    weights = [model] if model != folder else [p for p in folder.rglob("*") if p.suffix in WEIGHTS]
+    for path in weights:
+        if path.is_file() and path.relative_to(folder).as_posix() not in files:
+            raise CheckError(f"{path} is not named by {folder / SUMS}", "move it elsewhere, or export the model again")

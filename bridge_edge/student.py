@@ -17,6 +17,7 @@ from typing import Any
 
 from bridge_edge.data.card import Card, parse
 from bridge_edge.data.thinking import asked, budgets_of
+from bridge_edge.errors import UserError
 from bridge_edge.runtimes.base import Runtime
 from bridge_edge.runtimes.think import Thinking
 
@@ -29,6 +30,11 @@ class Bounds:
 
     new: int | None = None
     think: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, bound in (("max_new_tokens", self.new), ("think", self.think)):
+            if bound is not None and (type(bound) is not int or bound < 1):
+                raise UserError(f"{name} is {bound!r}", "give a whole number of at least 1, or leave it out")
 
 
 FREE = Bounds()
@@ -131,7 +137,7 @@ class Student:
     """A loaded student, whatever its format. Close it, or use it as a context manager."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
+        self.runtime, self.closed = runtime, False
 
     @classmethod
     def load(cls, path: str | Path, threads: int | None = None, key: str | Path | None = None) -> Student:
@@ -157,8 +163,13 @@ class Student:
 
     def write(self, question: str, think: int | None = None, max_new_tokens: int | None = None) -> Writing:
         """The completion of a question, to be iterated piece by piece."""
+        bounds = Bounds(max_new_tokens, think)
+        if self.closed:  # a library in C would end the whole process
+            raise UserError("this student was closed", "load it again")
+        if any("\ud800" <= c <= "\udfff" for c in question):
+            raise UserError("the question holds bytes that are no text", "give it in UTF-8")
         prompt = self.runtime.chat(ask_prompt(self.runtime.card, question, think))
-        return Writing(self.runtime, prompt, Bounds(max_new_tokens, think))
+        return Writing(self.runtime, prompt, bounds)
 
     def answer(self, question: str, think: int | None = None, max_new_tokens: int | None = None) -> Reply:
         """The whole reply, with at most `think` tokens of reasoning before the answer."""
@@ -168,6 +179,7 @@ class Student:
         return writing.reply()
 
     def close(self) -> None:
+        self.closed = True
         self.runtime.close()
 
     def __enter__(self) -> Student:

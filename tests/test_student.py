@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,22 @@ def test_a_reply_is_taken_apart_and_framed_by_the_card(tmp_path: Path) -> None:
     assert (cut.text, cut.answer, cut.tokens, cut.complete) == ("Answ", None, 4, False)
 
 
+@pytest.mark.parametrize("bound", [0, -3, "64", 2.5, True])
+def test_a_bound_is_a_whole_number(bound: Any, tmp_path: Path) -> None:
+    student = Student(RuleRuntime(tmp_path))
+    for name in ("think", "max_new_tokens"):
+        with pytest.raises(UserError, match=f"{name} is {bound!r}; give a whole number"):
+            student.answer("Is it 7?", **{name: bound})
+    assert student.answer("Is it 7?").answer == "yes"
+
+
+def test_a_closed_student_and_broken_text_are_refused(formats: Path) -> None:
+    with Student.load(formats / "m.gguf", 1) as student, pytest.raises(UserError, match="no text"):
+        student.answer("half: \ud83d")
+    with pytest.raises(UserError, match="closed"):
+        student.answer(tiny.PROMPTS[0])
+
+
 def test_a_character_waits_for_all_its_bytes(tmp_path: Path) -> None:
     class Euro(RuleRuntime):
         def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
@@ -66,6 +83,18 @@ def test_changed_files_are_refused_before_they_are_loaded(tmp_path: Path) -> Non
         file.write(b"\x01")
     with pytest.raises(CheckError, match="SHA-256"):
         Student.load(folder, 1)
+
+
+@pytest.mark.parametrize("name", ["other.gguf", "onnx/other.onnx"])
+def test_a_model_that_the_sums_do_not_name_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# A student\n")
+    write_sums(tmp_path)
+    added = tmp_path / name
+    added.parent.mkdir(exist_ok=True)
+    added.write_bytes(b"x")
+    for model in (added if added.parent == tmp_path else tmp_path, tmp_path):
+        with pytest.raises(CheckError, match="is not named by"):
+            Student.load(model, 1)
 
 
 def test_the_run_verb_refuses_changed_files_too(tmp_path: Path) -> None:
