@@ -10,6 +10,7 @@ user's own, for which the students are not trained.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,8 @@ def measured(report: Mapping[str, Any]) -> list[str]:
 def how_to_run(report: Mapping[str, Any], card: Card | None) -> str:
     """Commands; which of them were tried."""
     file = report["path"]
-    question = (card.examples[0] if card and card.examples else "YOUR QUESTION").replace('"', "'").replace("\n", " ")
+    question = (card.examples[0] if card and card.examples else "YOUR QUESTION").replace("\n", " ")
+    asked = shlex.quote(question)
     if report["fmt"] != "gguf":
         return how_to_run_onnx(question)
     checked = ", the runtime of the check above" if report["parity"]["through"] == "llama.cpp" else ""
@@ -150,19 +152,19 @@ def how_to_run(report: Mapping[str, Any], card: Card | None) -> str:
 With bridge-edge{checked}:
 
 ```sh
-bridge-edge run {file} "{question}"
+bridge-edge run {file} {asked}
 ```
 
 The other ways were not tested here. llama.cpp:
 
 ```sh
-llama-cli -m {file} --jinja --temp 0 --single-turn -p "{question}"
+llama-cli -m {file} --jinja --temp 0 --single-turn -p {asked}
 ```
 
 Ollama (in this folder; the template stands in `Modelfile`):
 
 ```sh
-ollama create student -f Modelfile && ollama run student "{question}"
+ollama create student -f Modelfile && ollama run student {asked}
 ```
 
 LM Studio: `lms import {file}`, then set the temperature to 0. Python, with llama-cpp-python:
@@ -170,7 +172,7 @@ LM Studio: `lms import {file}`, then set the temperature to 0. Python, with llam
 ```python
 from llama_cpp import Llama
 model = Llama("{file}", n_ctx=0)
-reply = model.create_chat_completion([{{"role": "user", "content": "{question}"}}], temperature=0)
+reply = model.create_chat_completion([{{"role": "user", "content": {question!r}}}], temperature=0)
 print(reply["choices"][0]["message"]["content"])
 ```
 """
@@ -183,7 +185,7 @@ def how_to_run_onnx(question: str) -> str:
 With bridge-edge, the runtime of the check above (onnxruntime-genai, by `genai_config.json`):
 
 ```sh
-bridge-edge run . "{question}"
+bridge-edge run . {shlex.quote(question)}
 ```
 
 The other ways were not tested here. transformers.js 4, in Node or a browser, with this folder under

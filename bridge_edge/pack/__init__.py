@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from bridge_edge.data.card import GGUF_KEY, Card
+from bridge_edge.deliver import held_out
 from bridge_edge.errors import UserError, unknown
 from bridge_edge.parcel import SUMS, Parcel, find, open_parcel, verify
 from bridge_edge.run import sha256_file, sync_folder, write_atomic
@@ -27,6 +28,7 @@ from bridge_edge.runtimes.gguf_header import read_header
 from bridge_edge.runtimes.load import kind_of
 
 TARGETS = {"python": "bridge_edge.pack.python", "web": "bridge_edge.pack.web"}  # target -> its module
+EXAMPLES = 3  # questions that an app shows
 HISTORY, KEPT = "VERSIONS.json", 20  # versions that the history names
 EXCHANGE, HERE = 2, -100  # RENAME_EXCHANGE and AT_FDCWD of Linux
 
@@ -44,6 +46,19 @@ class Artifact:
     def name(self) -> str:
         """What people call it: the recipe, or the name of the file."""
         return self.card.recipe if self.card and self.card.recipe else self.path.stem
+
+    def examples(self) -> list[str]:
+        """The card's own questions, else dev items of its run: one for each answer first."""
+        if self.card and self.card.examples:
+            return list(self.card.examples[:EXAMPLES])
+        found: dict[str | None, str] = {}
+        rest: list[str] = []
+        for sample in held_out(self.parcel.folder, "dev"):
+            if sample.answer in found:
+                rest.append(sample.prompt)
+            else:
+                found[sample.answer] = sample.prompt
+        return [*found.values(), *rest][:EXAMPLES]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,10 @@ def problem(folder: Path) -> str | None:
                     return f"{name} was changed (its SHA-256 is another)"
     except (OSError, ValueError) as error:
         return f"{SUMS} cannot be checked: {error}"
-    return None if RUNNER in {name for _, name in rows} else f"{SUMS} does not name {RUNNER}"
+    named = {name for _, name in rows}
+    there = {RUNNER, *(p.relative_to(folder).as_posix() for p in (folder / "model").rglob("[!.]*") if p.is_file())}
+    strange = min(there - named, default=None)
+    return f"{SUMS} does not name {strange}" if strange else None
 
 
 def signature_problem(key: Path) -> str | None:
@@ -85,7 +88,10 @@ def tell(student: Student, question: str, words: argparse.Namespace) -> None:
 
 def versions() -> str:
     """The versions of this folder and what each changed, the newest first."""
-    past = json.loads((HERE / HISTORY).read_text("utf-8"))
+    try:
+        past = json.loads((HERE / HISTORY).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        return f"{HISTORY} cannot be read: {error}"
     return "\n".join(f"{entry['version']}: {'; '.join(entry['changed'])}" for entry in past)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -60,12 +61,12 @@ def pack(artifact: Artifact, folder: Path, options: PackOptions) -> Packed:
     (folder / "ask.py").write_bytes((home / "pack" / "ask.py").read_bytes())
     (folder / "runner.zip").write_bytes(zipped([*MODULES, *(f"runtimes.{m}" for m in RUNTIME[artifact.kind])]))
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in needs), encoding="utf-8")
-    question = (artifact.card.examples if artifact.card else ())[:1] or (QUESTION,)
-    (folder / "README.md").write_text(readme(artifact, question[0]), encoding="utf-8")
+    question = [*artifact.examples(), QUESTION][0]
+    (folder / "README.md").write_text(readme(artifact, question), encoding="utf-8")
     write_sums(folder)
-    try_out(artifact, folder, question[0])
+    try_out(artifact, folder, question)
     lines = ("checked: it answers as bridge-edge does; in that folder:", "  python -m pip install -r requirements.txt")
-    return Packed({"needs": needs}, (*lines, f"  python ask.py {json.dumps(question[0], ensure_ascii=False)}"))
+    return Packed({"needs": needs}, (*lines, f"  python ask.py {shlex.quote(question)}"))
 
 
 def pins(package: str) -> list[str]:
@@ -130,13 +131,13 @@ def try_out(artifact: Artifact, folder: Path, question: str) -> None:
 
 def readme(artifact: Artifact, question: str) -> str:
     """README.md of the app."""
-    asked = question.replace('"', "'")
+    asked = shlex.quote(question)
     return f"""# {artifact.name}: a student that answers offline
 
 ```sh
 python -m pip install -r requirements.txt
-python ask.py "{asked}"
-python ask.py --think 64 "{asked}"
+python ask.py {asked}
+python ask.py --think 64 {asked}
 ```
 
 Nothing here opens a connection. `ask.py` compares every file with `SHA256SUMS` and loads nothing where one was changed;

@@ -13,7 +13,7 @@ from typing import Any
 
 from bridge_edge.data.card import ANSWER, Card
 from bridge_edge.data.thinking import ROOM, SIGNAL, budgets_of
-from bridge_edge.deliver import held_out, run_of
+from bridge_edge.deliver import run_of
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import wilson
 from bridge_edge.pack import Artifact
@@ -22,7 +22,6 @@ from bridge_edge.recipe_io import read_yaml
 from bridge_edge.run import STUDENT
 
 MARK = "@@question@@"
-EXAMPLES = 3
 MOST_CONTEXT = 4096  # tokens; a phone pays for the cache of a longer one
 
 
@@ -34,7 +33,7 @@ def student_facts(artifact: Artifact) -> dict[str, Any]:
         "title": artifact.name.replace("_", " ").replace("-", " ").capitalize(),
         "about": about(artifact.parcel.folder),
         "measured": measured(artifact.parcel.folder),
-        "examples": examples(card, artifact.parcel.folder),
+        "examples": artifact.examples(),
         **student_words(card),
         **framing(artifact),
     }
@@ -86,20 +85,6 @@ def _around(text: str) -> tuple[str, str]:
             "the template of this student does more than to frame a question", "give the card a plainer prompt"
         )
     return before, after
-
-
-def examples(card: Card, folder: Path) -> list[str]:
-    """The card's own questions, else dev items of its run: one for each answer first."""
-    if card.examples:
-        return list(card.examples[:EXAMPLES])
-    found: dict[str | None, str] = {}
-    rest: list[str] = []
-    for sample in held_out(folder, "dev"):
-        if sample.answer in found:
-            rest.append(sample.prompt)
-        else:
-            found[sample.answer] = sample.prompt
-    return [*found.values(), *rest][:EXAMPLES]
 
 
 def about(folder: Path) -> str:

@@ -12,7 +12,7 @@ from bridge_edge.verbs.options import emit, json_option, runs_option, threads_op
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--target", required=True, metavar="NAME", help="What to make: python, web.")
+@click.option("--target", metavar="NAME", help="What to make: python, web (with --serve: web).")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=None, help="Folder of the app.")
 @click.option("--key", type=click.Path(path_type=Path), default=None, help="Public key: check the signature too.")
 @click.option("--serve", "show", is_flag=True, help="Show the app on loopback afterwards, where it is a page.")
@@ -21,7 +21,7 @@ from bridge_edge.verbs.options import emit, json_option, runs_option, threads_op
 @json_option
 def pack(
     model: str | None,
-    target: str,
+    target: str | None,
     out: Path | None,
     key: Path | None,
     show: bool,
@@ -30,8 +30,11 @@ def pack(
     as_json: bool,
 ) -> None:
     """Make an offline app of an export (default: the latest run's); an app that is there stays as the last version."""
-    from bridge_edge.pack import PackOptions, open_artifact, pack_text, pack_to, target_module
+    from bridge_edge.pack import TARGETS, PackOptions, open_artifact, pack_text, pack_to, target_module
 
+    target = target or ("web" if show else None)
+    if target is None:
+        raise UserError("no target named", f"add --target {' or --target '.join(TARGETS)}")
     serve = getattr(target_module(target), "serve", None)
     if show and serve is None:
         raise UserError(f"--serve: an app of the target {target!r} is no page", "leave --serve out")

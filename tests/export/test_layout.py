@@ -1,15 +1,17 @@
 """What lies beside an exported file: true checksums, a template that frames as the tokenizer does, a card."""
 
 import json
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
+from bridge_edge.data.card import Card
 from bridge_edge.data.samples import Sample
 from bridge_edge.export.api import Exported, export_student
-from bridge_edge.export.layout import around, default_system
+from bridge_edge.export.layout import around, default_system, how_to_run
 from bridge_edge.export.wish import Wish
 from tests import tiny
 
@@ -94,3 +96,11 @@ def test_the_card_says_what_was_measured_and_what_was_not(made: Exported) -> Non
     assert "accuracy on 1 dev items" in text
     assert "The other ways were not tested here" in text
     assert str(made.path.parent.parent) not in text
+
+
+@pytest.mark.parametrize("fmt", ["gguf", "onnx"])
+def test_a_question_in_a_command_is_one_word_as_it_is(fmt: str) -> None:
+    card = Card("toy", examples=('Isn\'t $90,000 "more" than `7`?',))
+    report = {"fmt": fmt, "path": "m.gguf", "parity": {"through": "llama.cpp"}}
+    command = next(line for line in how_to_run(report, card).splitlines() if line.startswith("bridge-edge run"))
+    assert shlex.split(command)[-1] == card.examples[0]

@@ -1,6 +1,7 @@
 """Packing: what is checked before, what stays of the last version, and the app that runs without what made it."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from bridge_edge import Student, pack
+from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError
-from bridge_edge.pack import PackOptions, history, open_artifact, pack_to, python
+from bridge_edge.pack import Artifact, PackOptions, history, open_artifact, pack_to, python
 from bridge_edge.pack.python import apart
-from bridge_edge.parcel import CheckError, sign, verify, write_sums
+from bridge_edge.parcel import CheckError, Parcel, sign, verify, write_sums
 from tests import tiny
 from tests.test_cli import call
 from tests.test_parcel import keys
@@ -56,6 +58,14 @@ def test_an_app_answers_as_the_export_does(app: Path, export: Path) -> None:
     assert "tokens/s" in streamed.stderr
 
 
+def test_a_question_in_a_command_reaches_the_app_as_it_is(tmp_path: Path) -> None:
+    question = 'Isn\'t `$90,000` more than "$75,000"?\nSay \\ yes.'
+    artifact = Artifact("gguf", tmp_path / "m.gguf", Parcel(tmp_path, {}, ()), Card("toy", examples=(question,)))
+    assert artifact.examples() == [question]
+    script = python.readme(artifact, question).partition("```sh\n")[2].partition("```")[0]
+    assert shlex.split(script)[-4:] == ["ask.py", "--think", "64", question]
+
+
 def test_an_app_names_what_it_needs_and_its_versions(app: Path) -> None:
     needs = (app / "requirements.txt").read_text().splitlines()
     assert needs[0].startswith({"gguf": "llama-cpp-python==", "onnx": "onnxruntime-genai=="}[app.name])
@@ -75,6 +85,16 @@ def test_an_app_loads_nothing_where_a_file_was_changed(name: str, app: Path, tmp
     assert (done.returncode, done.stdout) == (1, "")
     assert "nothing was loaded" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_an_app_loads_no_model_that_was_put_beside_its_own(app: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(app, tmp_path / "copy"))
+    (copy / "model" / "a.gguf").write_bytes(b"GGUF")
+    done = apart(copy, "a question")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "does not name model/a.gguf" in done.stderr
+    (copy / "VERSIONS.json").unlink()
+    assert "cannot be read" in apart(copy, "--versions").stdout
 
 
 def test_an_app_checks_whose_model_it_is(export: Path, tmp_path: Path) -> None:
@@ -136,7 +156,7 @@ def test_what_cannot_be_packed_is_said(
     (tmp_path / "mine").mkdir()
     with pytest.raises(UserError, match="no packed app"):
         made(export, "gguf", tmp_path / "mine")
-    for words, says in (("--target pyton", "'python'"), ("--target python --serve", "no page")):
+    for words, says in (("--target pyton", "'python'"), ("--target python --serve", "no page"), ("", "--target web")):
         code, _, err = call(capsys, monkeypatch, "pack", str(export / "gguf"), *words.split())
         assert (code, says in err, err.count("\n")) == (2, True, 1)
     code, _, err = call(capsys, monkeypatch, "pack", str(export / "torch"), "--target", "python")
