@@ -6,13 +6,15 @@ its SHA-256: it keeps a version only once all of it is there and right, so a bro
 Why static: the folder works from any web server. Threads need two headers of that server, which `--serve` sends and
 `headers.txt` names; without them the engine runs on one. A page that is neither https nor loopback has no service
 worker and cannot compute a digest, so it refuses to load.
-Not covered: GGUF files above 2 GB, which the engine cannot hold, and WebGPU. Only the files are checked here;
+Not covered: GGUF files above 2 GB, which the engine cannot hold, and WebGPU; a signature, which `--key` checks when the
+app is packed and the page does not check again. Only the files are checked here;
 `python -m bridge_edge.benchmarks.web` runs the app in Chromium.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from html import escape
 from pathlib import Path
@@ -58,7 +60,8 @@ def pack(artifact: Artifact, folder: Path, options: PackOptions) -> Packed:
     named = " or ".join(f"{size / 1e6:.2f} MB" for size in sorted(wasm.values()))
     lines = (
         f"{other / 1e6:.2f} MB, and {named} of wasm by {engine}, as the browser needs",
-        "see it: bridge-edge pack --target web --serve; or put the folder on any https host",
+        f"see it: bridge-edge pack {shlex.quote(str(artifact.parcel.folder))} --target web --serve; "
+        "or put the folder on any https host",
         "for threads the host must send the headers in headers.txt; without them it runs on one",
     )
     return Packed({"kind": artifact.kind, "engine": engine, "wasm": wasm, "other_bytes": other}, lines)

@@ -6,6 +6,7 @@ Loopback is enough for a service worker; a phone needs https. Not covered: https
 from __future__ import annotations
 
 import contextlib
+import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -67,11 +68,19 @@ class WithoutThreads(Pages):
     isolated = False
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing of a browser that goes away in the middle of a file."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+
 def open_server(folder: Path, port: int, isolated: bool = True) -> ThreadingHTTPServer:
     """A server on loopback, not started yet; port 0 takes a free one."""
     try:
         handler = partial(Pages if isolated else WithoutThreads, directory=str(folder))
-        return ThreadingHTTPServer(("127.0.0.1", port), handler)
+        return Server(("127.0.0.1", port), handler)
     except OSError as error:
         raise UserError(f"cannot listen on port {port}: {error.strerror}", "choose another with --port") from None
 

@@ -6,8 +6,11 @@ import hashlib
 import http.client
 import json
 import shutil
+import socket
+import struct
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -92,6 +95,7 @@ def test_every_file_of_the_app_is_named_with_its_digest(artifact: Artifact, tmp_
     present = {p.relative_to(tmp_path / "app").as_posix() for p in (tmp_path / "app").rglob("*") if p.is_file()}
     assert present - set(files) == {"SHA256SUMS", "VERSIONS.json", "sw.js"}
     assert told["wasm"] == {"vendor/wllama.wasm": 1000}
+    assert f"bridge-edge pack {artifact.parcel.folder} --target web --serve" in "\n".join(told["lines"])
     manifest = json.loads((tmp_path / "app" / "app.webmanifest").read_text())
     assert {icon["src"] for icon in manifest["icons"]} <= set(files)
     assert "{title}" not in (tmp_path / "app" / "index.html").read_text()
@@ -209,6 +213,19 @@ def test_the_server_sends_what_threads_need(port: int, policy: str | None) -> No
 @pytest.mark.parametrize("path", ["/sub/", "/../secret", "/%2e%2e/etc/passwd", "/nothing"])
 def test_the_server_gives_nothing_else(port: int, path: str) -> None:
     assert get(port, path).status == 404
+
+
+def test_a_browser_that_goes_away_in_a_file_is_no_matter(
+    port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "large").write_bytes(bytes(64 << 20))
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"GET /large HTTP/1.0\r\n\r\n")
+        assert connection.recv(100)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+    assert get(port, "/").read() == b"page"
+    time.sleep(0.5)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_taken_port_is_said(port: int, tmp_path: Path) -> None:
