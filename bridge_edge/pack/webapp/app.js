@@ -5,6 +5,7 @@ import { answer, parse } from "./student.js";
 
 const at = (id) => document.getElementById(id);
 const isolated = self.crossOriginIsolated === true;
+const BOUNDS = [16, 32, 64]; // offered where the student has learnt none
 let student, engine, running;
 
 function state(text, done = null, total = null) {
@@ -99,8 +100,9 @@ async function fill() {
       return button;
     }),
   );
-  at("thinking").hidden = !student.budgets.length;
-  const choices = [["", "as much as it takes"], ...student.budgets.map((b) => [b, `${b} tokens`])];
+  const learnt = student.budgets.length > 0;
+  at("unlearnt").hidden = learnt;
+  const choices = [["", "as much as it takes"], ...(learnt ? student.budgets : BOUNDS).map((b) => [b, `${b} tokens`])];
   at("budget").append(...choices.map(([value, text]) => new Option(text, value)));
 }
 
@@ -160,8 +162,9 @@ async function submit(event) {
   event?.preventDefault();
   const question = at("question").value.trim();
   if (!question || at("ask").disabled) return;
-  at("ask").disabled = true;
   at("stop").hidden = false;
+  hand("ask", "stop"); // a disabled or hidden button loses the keyboard's focus
+  at("ask").disabled = true;
   try {
     await reply(question, Number(at("budget").value) || null);
   } catch (error) {
@@ -170,8 +173,13 @@ async function submit(event) {
     at("warning").textContent = `This question could not be answered: ${error.message}`;
   } finally {
     at("ask").disabled = false;
+    hand("stop", "ask");
     at("stop").hidden = true;
   }
+}
+
+function hand(from, to) {
+  if (document.activeElement === at(from)) at(to).focus();
 }
 
 async function start() {

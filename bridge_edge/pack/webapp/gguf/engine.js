@@ -6,6 +6,11 @@ const LOUD = { debug() {}, log() {}, warn: console.warn, error: console.error };
 
 const local = (name) => new URL(`vendor/${name}`, import.meta.url).href;
 
+function plainer(error) {
+  const long = /exceeds the available context/.test(error.message);
+  return long ? new Error("The question is too long for this model.") : error;
+}
+
 export async function open(student, files, threads) {
   const llama = new Wllama({ default: local("wllama.wasm") }, { suppressNativeLog: true, logger: LOUD });
   // For browsers that lack what the first build needs; unless told, wllama sends them to a CDN.
@@ -41,7 +46,7 @@ export async function open(student, files, threads) {
     try {
       for (;;) {
         const { chunk, error } = await inbox.next();
-        if (error && error.name !== "AbortError") throw error;
+        if (error && error.name !== "AbortError") throw plainer(error);
         if (!chunk || chunk.choices[0].finish_reason) return;
         const { text: piece, logprobs } = chunk.choices[0];
         const ids = (logprobs?.content ?? []).map((token) => token.id);
