@@ -107,6 +107,7 @@ class Recipe(Spec):
 
 NEUTRAL: dict[str, Any] = {
     "select.rounds": 1,
+    "select.probe": 1500,
     "warmup.kinds": [],
     "annotate.engine": "native",
     "annotate.base_url": None,

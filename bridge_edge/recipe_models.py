@@ -57,6 +57,11 @@ class SelectSpec(Spec):
     )
     check: int = Field(200, ge=0, description="easy items without labels that are put to the self-consistency check")
     rounds: int = Field(1, ge=1, le=100, description="parts the budget is spent in, the TA being trained in between")
+    probe: int = Field(
+        1500,
+        ge=0,
+        description="items that the TA explains between rounds, to find what it misses; 0: it answers directly",
+    )
     alpha: float = Field(0.5, ge=0, le=1, description="weight of difficulty against diversity")
     trim: float = Field(0.03, ge=0, lt=0.5, description="share of the hardest items dropped as probable label noise")
 

@@ -4,8 +4,10 @@
 its own, named after it: score, select, teach, apprentice of the last round keep the plain names, so whatever reads a
 finished run finds there what it would find in a run of one round. In round k
 
-    score       the pool is scored by the warmed-up assistant (round 1) or by the assistant of round k - 1
-    select      items are chosen beside those that the rounds before have asked, up to k/r of the budget
+    score       the pool is scored by the warmed-up assistant (round 1); later the assistant of round k - 1 explains
+                `select.probe` items of it, which shows what it misses (select/explained.py)
+    select      items are chosen beside those that the rounds before have asked, up to k/r of the budget, from round 2
+                on among what was missed
     teach       only the new ones are sent; the former answers come from the run's own ledger
     apprentice  the assistant is trained from its warm-up on all answers so far, never on from the round before, so
                 that its weights depend on what was asked and not on the way there
@@ -15,7 +17,7 @@ then those of a run with that budget, and equal work is shared: a budget of 800 
 2, and asks for what is new. Every cap is shared out alike, so that the first round cannot spend what is meant for the
 last.
 
-Not covered: rounds of different sizes; scoring by the assistant's own rationales (the pool is answered directly).
+Not covered: rounds of different sizes.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ def _in_round(stage: Stage, k: int, rounds: int) -> Stage:
     places = {name: name_in(name, k, rounds) for name in stage.needs}
     if k > 1 and stage.name == "score":
         places = {"data": "data", SCORER: name_in("apprentice", k - 1, rounds)}
+        stage = replace(stage, reads=(*stage.reads, "select.probe"), version=stage.version + 1)
     elif k > 1 and stage.name == "select":
         places[ASKED] = name_in("select", k - 1, rounds)
     return replace(
@@ -74,7 +77,9 @@ def _in_round(stage: Stage, k: int, rounds: int) -> Stage:
 def recipe_of(recipe: Recipe, part: tuple[int, int]) -> Recipe:
     """The recipe as round k of r sees it: k/r of every cap, no rounds, and no gate before the last round."""
     k, rounds = part
-    changes: dict[str, Any] = {"select": recipe.select.model_copy(update={"rounds": 1})}
+    spec = recipe.select
+    probe = spec.probe if k > 1 else type(spec).model_fields["probe"].default  # nothing is explained before
+    changes: dict[str, Any] = {"select": spec.model_copy(update={"rounds": 1, "probe": probe})}
     if k < rounds:
         budget, share = recipe.budget, k / rounds
         caps: dict[str, float | None] = {"usd": None if budget.usd is None else budget.usd * share}

@@ -20,7 +20,7 @@ from bridge_edge import annotation, apprenticeship, phases, selection, tutoring
 from bridge_edge.memory import release
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.progress import say
-from bridge_edge.recipe import METHODS, Recipe, settings
+from bridge_edge.recipe import METHODS, NEUTRAL, Recipe, settings
 from bridge_edge.recipe_models import OWN_EMBEDDINGS
 from bridge_edge.rounds import expand, recipe_of
 from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, sha256_file, sha256_text, source_digest
@@ -151,9 +151,11 @@ def slice_of(recipe: Recipe, reads: Sequence[str]) -> dict[str, Any]:
         if dotted in METHODS and dotted not in whole:
             continue
         value: Any = whole
-        for part in dotted.split("."):
+        *parts, last = dotted.split(".")
+        for part in parts:
             value = value[part]
-        found[dotted] = value
+        if last in value or dotted not in NEUTRAL:  # a neutral value is as good as none
+            found[dotted] = value[last]
     return found
 
 

@@ -33,7 +33,9 @@ class Map:
 
 def selection_map(folder: Path) -> Map | None:
     """The map of a run; None where selection has not happened yet."""
-    vectors, selected = folder / "score" / "embeddings.npy", folder / "select" / "selected.json"
+    first = folder / "score-1"  # later rounds look at a part of the pool
+    score = first if first.is_dir() else folder / "score"
+    vectors, selected = score / "embeddings.npy", folder / "select" / "selected.json"
     if not vectors.is_file() or not selected.is_file():
         return None
     place = {sample.id: i for i, sample in enumerate(read_jsonl(folder / "data" / "pool.jsonl"))}
@@ -47,7 +49,7 @@ def selection_map(folder: Path) -> Map | None:
     centre, axes, explained = principal(unit(saved[fitted]))
     rest = np.array([i for i in fitted if i not in chosen], dtype=np.int64)
     shown = np.sort(draw.choice(rest, min(SHOWN, len(rest)), replace=False))
-    hard = np.load(folder / "score" / "difficulty.npy", mmap_mode="r")
+    hard = np.load(score / "difficulty.npy", mmap_mode="r")
 
     def project(rows: np.ndarray) -> np.ndarray:
         return (unit(saved[rows]) - centre) @ axes  # (n, 2)

@@ -24,6 +24,7 @@ TARGETS = {"student": "tutor", "ta": "apprentice", "baseline": "baseline"}
 BUDGETS = (16, 32, 64)  # of reasoning, where the recipe names none
 SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 1.0)
 STRATEGIES = ("bridge", "greedy", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
+CHANCE = ("select.strategy=random", "select.rounds=1")
 UNFILTERED = (
     "annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=1", "annotate.near_duplicate=null",
     "annotate.longest=null", "annotate.samples=1", "annotate.agreement=0",
@@ -100,7 +101,7 @@ def direct(recipe: Recipe, share: float) -> Arm:
     if epochs != recipe.baseline.epochs:
         words.append(f"baseline.epochs={epochs:g}")
     if share >= 0.5:
-        words += ["select.strategy=random", f"baseline.rehearsal={recipe.student.rehearsal:g}"]
+        words += [*CHANCE, f"baseline.rehearsal={recipe.student.rehearsal:g}"]
     if not recipe.baseline.enabled:
         words.append("baseline.enabled=true")
     return Arm(f"direct, {percent(share)}", tuple(words), "baseline", share)
@@ -116,7 +117,7 @@ def budget_vs_random(recipe: Recipe) -> Experiment:
         words = asking(recipe, share)
         for who, label in (("student", "student"), ("ta", "assistant")):
             ours, chance = (f"{how}, {percent(share)}, {label}" for how in ("selected", "random"))
-            arms += [Arm(ours, words, who, share), Arm(chance, (*words, "select.strategy=random"), who, share)]
+            arms += [Arm(ours, words, who, share), Arm(chance, (*words, *CHANCE), who, share)]
             text = f"at {percent(share)} the {label} is better where the items are selected than where they are random"
             claims.append(Claim(text, ours, chance))
     question = "Is a selected budget worth more than a random one of the same size?"
@@ -147,7 +148,7 @@ def direct_vs_bridge(recipe: Recipe) -> Experiment:
 
 
 def selection(recipe: Recipe) -> Experiment:
-    control = Arm("random", ("select.strategy=random",))
+    control = Arm("random", CHANCE)
     arms = [Arm(name, (f"select.strategy={name}",)) for name in STRATEGIES]
     claims = tuple(Claim(f"{arm.name} is better than random", arm.name, control.name) for arm in arms)
     question = "Which way of choosing what is asked makes the best student?"
@@ -203,12 +204,11 @@ def shift(recipe: Recipe) -> Experiment:
             "leave `shift` out, or give the data a column that names kinds",
         )
     words = (f"warmup.kinds={kinds[::2]}",)
-    chance = "select.strategy=random"
     arms = (
         Arm("warm-up on all kinds, selected"),
-        Arm("warm-up on all kinds, random", (chance,)),
+        Arm("warm-up on all kinds, random", CHANCE),
         Arm("warm-up on half the kinds, selected", words),
-        Arm("warm-up on half the kinds, random", (*words, chance)),
+        Arm("warm-up on half the kinds, random", (*words, *CHANCE)),
     )
     names = [arm.name for arm in arms]
     claims = (
