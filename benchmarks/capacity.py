@@ -2,7 +2,9 @@
 
 Predicted peak = libraries (measured: what the process held before the model) + weights + KV cache + activations, or the
 peak of loading where that is higher. The KV cache is 2 x layers x KV heads x head size x bytes an element for each
-token that the runtime reserves; activations are the widest layer and, where scores are held, the attention's square.
+token that the runtime reserves; activations are the widest layer. llama.cpp's attention holds a mask of tokens by cache
+and no scores; its vocabulary and its graph take what was measured on four models (`memory_grid.py`). An ONNX session
+makes the logits of every token of a prompt.
 Not covered: sliding windows (predicted as full attention), runtimes other than those of this package.
 """
 
@@ -20,6 +22,12 @@ from bridge_edge.runtimes.load import kind_of
 
 F32, F16 = 4, 2
 GGUF_BATCH, GGUF_FIRST = 512, 1024  # as in the GGUF runtime
+GGUF_GRAPH, GGUF_LAYER, GGUF_TOKEN = (
+    6 << 20,
+    1 << 17,
+    168,
+)  # bytes: of the graph, a layer of it, an entry of the vocabulary
+ONNX_SESSION = 22 << 20  # bytes, whatever the model
 MAX_PROBES = 8
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -61,10 +69,14 @@ class Shape:
         return self.kv_per_token * self.reserved(context)
 
     def activations(self, context: int) -> int:
-        rows = min(context, GGUF_BATCH) if self.kind == "gguf" else context
-        wide = rows * (4 * self.hidden + 3 * self.inner) * F32
-        scores = self.heads * rows * self.reserved(context) * F32 if self.kind == "gguf" else 0
-        return wide + scores + self.vocab * F32
+        if self.kind == "gguf":
+            rows = min(context, GGUF_BATCH)
+            wide, mask = rows * (5 * self.hidden + 3 * self.inner) * F32, rows * self.reserved(context) * F16
+            return wide + mask + self.vocab * GGUF_TOKEN + self.layers * GGUF_LAYER + GGUF_GRAPH
+        wide = context * (4 * self.hidden + 3 * self.inner) * F32
+        if self.kind == "onnx":
+            return wide + context * self.vocab * F32 + ONNX_SESSION
+        return wide + self.vocab * F32
 
     def peak(self, libraries: int, context: int) -> int:
         """Bytes at the most; ONNX sessions hold the weights twice while they are made."""

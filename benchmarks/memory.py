@@ -198,6 +198,19 @@ def measure(
     return {**report, "peak_pss_bytes": max(known, default=None), "samples": samples}
 
 
+def libraries(kind: str, path: Path) -> None:
+    """Import what running a model takes; transformers imports a family's code only when a model of it is asked for."""
+    from bridge_edge.runtimes import load  # here, so that measuring imports no runtime itself
+
+    load.runtime_class(kind)
+    if kind == "torch":
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+        config = type(AutoConfig.from_pretrained(path, local_files_only=True))
+        if config in MODEL_FOR_CAUSAL_LM_MAPPING:
+            MODEL_FOR_CAUSAL_LM_MAPPING[config]
+
+
 def sampled(child: subprocess.Popen[str], timeout: float) -> tuple[int | None, int]:
     """The largest PSS seen of a child until it ends, and how often it was looked at."""
     file, end, largest, samples = Path(f"/proc/{child.pid}/smaps_rollup"), time.monotonic() + timeout, None, 0
@@ -218,13 +231,13 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     text = "" if sys.stdin.isatty() else sys.stdin.read()
     asked: dict[str, Any] = json.loads(text) if text.strip() else {"prompts": ["Hello."], "max_new_tokens": 16}
-    from bridge_edge.runtimes import load  # here, so that measuring imports no runtime itself
+    from bridge_edge.runtimes import load
 
     threads = int(arguments[1]) if len(arguments) == 2 else None
     try:
         kind, path = load.kind_of(Path(arguments[0]))
         prompts, new, context = asked["prompts"], asked["max_new_tokens"], asked.get("context")
-        report = use(load.load_runtime, path, prompts, new, threads, lambda: load.runtime_class(kind), context)
+        report = use(load.load_runtime, path, prompts, new, threads, lambda: libraries(kind, path), context)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
