@@ -38,34 +38,33 @@ def annotate(ctx: Context, out: Path) -> Metrics:
     The batches are the same however often the stage is interrupted, and so are the figures in them.
     """
     recipe, spec = ctx.recipe, ctx.recipe.annotate
-    pool, lines = ctx.samples("data", "pool"), out / "raw.jsonl"
+    pool, raw = ctx.samples("data", "pool"), out / "raw.jsonl"
     step = max(1, CHUNK * spec.batch_rows // spec.samples)
     order = sorted(pool, key=lambda s: len(s.prompt))
     batches = [order[start : start + step] for start in range(0, len(order), step)]
-    done = _finished_batches(lines, batches, spec.samples)
+    done = _finished_batches(raw, batches, spec.samples)
     wish = Wish(recipe.task.max_new_tokens, spec.samples, spec.heat, spec.seed)
     setting = Setting(
         ctx.folder("apprentice"), out, ctx.path / LEDGER, ctx.device, recipe.ta.precision, ctx.concurrency, ctx.convert
     )
     if batches[done:]:
         writer = make_writer(spec, wish, setting)
-        with track("annotation", len(pool), 10.0) as advance, lines.open("a", encoding="utf-8") as file:
+        with track("annotation", len(pool), 10.0) as advance, raw.open("a", encoding="utf-8") as file:
             advance(min(len(pool), done * step), "resumed" if done else "")
             for part in batches[done:]:
-                records = []
-                for place, draft in writer.write(part, advance):
-                    records.append(draft.record(part[place].id))
-                file.write("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+                drafts = sorted(writer.write(part, advance), key=lambda d: (d[0], d[1].sample))  # they end by chance
+                lines = (json.dumps(draft.record(part[place].id), ensure_ascii=False) for place, draft in drafts)
+                file.write("".join(f"{line}\n" for line in lines))
                 file.flush()
         writer.close()
     (out / "assistant.gguf").unlink(missing_ok=True)  # what one engine needed on the way
-    drafts: dict[str, list[Draft]] = {}
-    for record in map(json.loads, _whole_lines(lines)):
-        drafts.setdefault(record["id"], []).append(Draft.of(record))
-    metrics = _keep(recipe, pool, drafts, out)
+    by_item: dict[str, list[Draft]] = {}
+    for record in map(json.loads, _whole_lines(raw)):
+        by_item.setdefault(record["id"], []).append(Draft.of(record))
+    metrics = _keep(recipe, pool, by_item, out)
     if recipe.reasoning.budgets:
         kept = list(read_jsonl(out / ANNOTATIONS))
-        made, metrics["budgets"] = budgeted(kept, drafts, recipe, str(ctx.folder("apprentice")), ctx.device)
+        made, metrics["budgets"] = budgeted(kept, by_item, recipe, str(ctx.folder("apprentice")), ctx.device)
         write_jsonl(out / FILE, made)
     return metrics
 
