@@ -22,11 +22,7 @@ from bridge_edge.runtimes.load import kind_of
 
 F32, F16 = 4, 2
 GGUF_BATCH, GGUF_FIRST = 512, 1024  # as in the GGUF runtime
-GGUF_GRAPH, GGUF_LAYER, GGUF_TOKEN = (
-    6 << 20,
-    1 << 17,
-    168,
-)  # bytes: of the graph, a layer of it, an entry of the vocabulary
+GGUF_GRAPH, GGUF_LAYER, GGUF_TOKEN = 6 << 20, 1 << 17, 168  # bytes: of the graph, a layer, an entry of the vocabulary
 ONNX_SESSION = 22 << 20  # bytes, whatever the model
 MAX_PROBES = 8
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}

@@ -207,19 +207,8 @@ def sound(row: dict[str, Any]) -> bool:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    header = (
-        "app",
-        "headers",
-        "threads",
-        "asked",
-        "equal ids",
-        "ties",
-        "outside",
-        "errors",
-        "offline",
-        "axe",
-        "tokens/s",
-    )
+    counted = ("threads", "asked", "equal ids", "ties", "outside", "errors")
+    header = ("app", "headers", *counted, "offline", "axe", "tokens/s")
     cells = [
         [
             f"{r['app']} {r['kind']} {r['other_bytes'] / 1e6:.2f} + {min(r['wasm'].values()) / 1e6:.2f} MB",

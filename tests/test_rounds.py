@@ -29,7 +29,7 @@ from tests import colours
 
 def test_one_round_changes_no_name_and_no_key() -> None:
     """Folders and keys of before the value was known stay what they were."""
-    plain, said = (load_recipe(["recipe=legal", "scale=edge", *word]) for word in ([], ["select.rounds=1"]))
+    plain, said = load_recipe(["recipe=legal"]), load_recipe(["recipe=legal", "select.rounds=1"])
     assert "rounds" not in settings(plain)["select"]
     assert set(plain.model_dump(mode="json")["select"]) - set(settings(plain)["select"]) == {"rounds", "probe"}
     assert run_path(Path(), plain) == run_path(Path(), said)
@@ -37,7 +37,7 @@ def test_one_round_changes_no_name_and_no_key() -> None:
     for dotted, value in NEUTRAL.items():  # what is left out is what a recipe that says nothing has
         part, _, name = dotted.partition(".")
         assert plain.model_dump(mode="json")[part][name] == value
-    assert run_path(Path(), load_recipe(["recipe=legal", "scale=edge", "select.rounds=2"])) != run_path(Path(), plain)
+    assert run_path(Path(), load_recipe(["recipe=legal", "select.rounds=2"])) != run_path(Path(), plain)
 
 
 def test_rounds_are_stages_whose_last_ones_have_the_plain_names() -> None:
@@ -58,7 +58,7 @@ def test_a_round_sees_its_share_of_every_cap() -> None:
     first, last = recipe_of(recipe, (1, 3)), recipe_of(recipe, (3, 3))
     assert (first.budget.queries, first.budget.usd, first.budget.tokens) == (30, 1, 300)
     assert first.gate.on_fail == "continue"
-    assert last == load_recipe([*words, "select.rounds=1"])
+    assert last == load_recipe(words)
     with pytest.raises(UserError, match="each round asks at least one"):
         load_recipe(["recipe=legal", "budget.queries=2", "select.rounds=3"])
 
@@ -75,7 +75,7 @@ def test_more_rounds_of_the_same_size_share_those_that_are_done() -> None:
     two = keys(load_recipe(["recipe=legal", "budget.queries=40", "budget.usd=null", "select.rounds=2"]))
     four = keys(load_recipe(["recipe=legal", "budget.queries=80", "budget.usd=null", "select.rounds=4"]))
     assert {name for name in two if two[name] == four.get(name)} >= {f"{name} {k}" for name in OFTEN for k in (1, 2)}
-    one = keys(load_recipe(["recipe=legal", "budget.queries=20", "budget.usd=null", "select.rounds=1"]))
+    one = keys(load_recipe(["recipe=legal", "budget.queries=20", "budget.usd=null"]))
     assert all(one[f"{name} 1"] == two[f"{name} 1"] for name in OFTEN)
 
 
@@ -84,7 +84,7 @@ def test_how_many_items_are_explained_matters_to_later_rounds_alone() -> None:
     usual, fewer = keys(load_recipe(words)), keys(load_recipe([*words, "select.probe=800"]))
     assert {name for name in usual if usual[name] == fewer[name]} >= {f"{name} 1" for name in OFTEN}
     assert usual["score 2"] != fewer["score 2"]
-    one = keys(load_recipe(["recipe=legal", "budget.queries=20", "budget.usd=null", "select.rounds=1"]))
+    one = keys(load_recipe(["recipe=legal", "budget.queries=20", "budget.usd=null"]))
     assert usual["score 1"] == one["score 1"]
 
 

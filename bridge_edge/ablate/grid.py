@@ -303,7 +303,7 @@ def experiments(names: Sequence[str], recipe: Recipe, ta_only: bool = False) -> 
 def of_assistants(experiment: Experiment) -> Experiment:
     """The arms that measure the assistant; where there is none, every student's assistant in its place.
 
-    Assistants are trained in a fraction of the time of a whole run, and the selection acts on them alone.
+    Assistants are trained in a fraction of the time of a whole run, and through them the selection acts on a student.
     """
     if experiment.name not in BY_ASSISTANT:
         raise UserError(

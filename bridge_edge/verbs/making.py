@@ -76,7 +76,7 @@ def plan(words: tuple[str, ...], runs_dir: Path, concurrency: int, as_json: bool
 @click.option("--list", "as_list", is_flag=True, help="Name the experiments and run nothing.")
 @click.option("--smoke", is_flag=True, help="Tiny sizes: shows that it runs, and its figures mean nothing.")
 @click.option("--paid", is_flag=True, help="Agree to ask a paid teacher for the whole grid.")
-@click.option("--ta-only", is_flag=True, help="Stop at the assistants: sooner, and all that the selection acts on.")
+@click.option("--ta-only", is_flag=True, help="Stop at the assistants: a fraction of the time.")
 @click.option(
     "--data",
     "files",

@@ -18,6 +18,7 @@ from bridge_edge.select import explained
 from bridge_edge.select.explained import MISSED, Sampled, choose_missed, draw_rows, explain, shortlist
 from bridge_edge.select.strategies import STRATEGIES
 from bridge_edge.selection import score_stage, select
+from bridge_edge.train.models import load_model, load_tokenizer
 from tests import tiny
 
 TEXTS = {
@@ -35,18 +36,21 @@ def unit(count: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("gold", ["yes", None])
 def test_an_item_is_missed_by_its_answer_its_form_or_its_arithmetic(
-    gold: str | None, monkeypatch: pytest.MonkeyPatch
+    gold: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer = tiny.tokenizer()
+    checkpoint = str(tiny.checkpoint(tmp_path / "model"))
+    model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
 
-    def written(model: Any, prompts: Any, *rest: Any) -> Any:
+    def written(*asked: Any) -> Any:
+        assert asked[0] is model
+        assert asked[2] == 9
         for i, text in reversed(list(enumerate(TEXTS.values()))):  # in any order
             yield Generated(i, tokenizer(text)["input_ids"], -0.1, True)
 
     monkeypatch.setattr(explained, "generate", written)
     items = [Sample(f"{name}?", gold) for name in TEXTS]
     counted: list[float] = []
-    found = explain(None, tokenizer, items, ("yes", "no"), 9, lambda step, note: counted.append(step))  # type: ignore[arg-type]
+    found = explain(model, tokenizer, items, ("yes", "no"), 9, lambda step, note: counted.append(step))
     missed = dict(zip(TEXTS, found.difficulty >= MISSED, strict=True))
     assert missed == {"right": False, "other answer": gold is not None, "no answer": True, "false sum": True}
     assert found.difficulty % 1 == pytest.approx(1 - np.exp(-0.1), abs=1e-5)
