@@ -17,7 +17,7 @@ from typing import Any
 
 from bridge_edge.curriculum import DECISIONS
 from bridge_edge.data.pool import load_task
-from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
+from bridge_edge.data.samples import Sample, write_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish, vote
 from bridge_edge.generate.filters import Entry, Row, sift, table
@@ -28,7 +28,7 @@ from bridge_edge.recipe import Recipe
 from bridge_edge.thinking import FILE, budgeted
 
 CHUNK = 16  # times `batch_rows`: written, or lost with a kill, at once; long enough to keep all slots busy
-ANNOTATIONS = "annotations.jsonl"
+RAW, ANNOTATIONS = "raw.jsonl", "annotations.jsonl"
 LEDGER = "assistant.sqlite"  # calls to an assistant that is served elsewhere
 
 
@@ -38,7 +38,7 @@ def annotate(ctx: Context, out: Path) -> Metrics:
     The batches are the same however often the stage is interrupted, and so are the figures in them.
     """
     recipe, spec = ctx.recipe, ctx.recipe.annotate
-    pool, raw = ctx.samples("data", "pool"), out / "raw.jsonl"
+    pool, raw = ctx.samples("data", "pool"), out / RAW
     step = max(1, CHUNK * spec.batch_rows // spec.samples)
     order = sorted(pool, key=lambda s: len(s.prompt))
     batches = [order[start : start + step] for start in range(0, len(order), step)]
@@ -58,15 +58,30 @@ def annotate(ctx: Context, out: Path) -> Metrics:
                 file.flush()
         writer.close()
     (out / "assistant.gguf").unlink(missing_ok=True)  # what one engine needed on the way
-    by_item: dict[str, list[Draft]] = {}
-    for record in map(json.loads, _whole_lines(raw)):
-        by_item.setdefault(record["id"], []).append(Draft.of(record))
-    metrics = _keep(recipe, pool, by_item, out)
-    if recipe.reasoning.budgets:
-        kept = list(read_jsonl(out / ANNOTATIONS))
-        made, metrics["budgets"] = budgeted(kept, by_item, recipe, str(ctx.folder("apprentice")), ctx.device)
-        write_jsonl(out / FILE, made)
-    return metrics
+    return _keep(recipe, pool, _by_item(raw), out)
+
+
+def shorten(ctx: Context, out: Path) -> Metrics:
+    """Make rationales of set lengths from what was annotated (see `thinking.py`); budgeted.jsonl holds them."""
+    kept, drafts = ctx.samples("annotate", "annotations"), _by_item(ctx.folder("annotate") / RAW)
+    made, counts = budgeted(kept, drafts, ctx.recipe, str(ctx.folder("apprentice")), ctx.device)
+    if not made:
+        longest = max(draft.tokens for some in drafts.values() for draft in some)
+        raise UserError(
+            f"no rationale fits any of reasoning.budgets={list(ctx.recipe.reasoning.budgets)}",
+            f"choose budgets near the length that the assistant writes (its longest draft has {longest} tokens)",
+        )
+    write_jsonl(out / FILE, made)
+    say("  " + "; ".join(f"at most {b} tokens: {counts[str(b)]} of {len(kept)}" for b in ctx.recipe.reasoning.budgets))
+    return {"made": len(made), "cut": counts.pop("cut"), "budgets": counts}
+
+
+def _by_item(path: Path) -> dict[str, list[Draft]]:
+    """The drafts in a file, by the item that they belong to."""
+    drafts: dict[str, list[Draft]] = {}
+    for record in map(json.loads, _whole_lines(path)):
+        drafts.setdefault(record["id"], []).append(Draft.of(record))
+    return drafts
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -23,7 +23,7 @@ from bridge_edge.recipe_io import load_recipe
 from bridge_edge.rounds import name_in
 from bridge_edge.run import STUDENT, Run
 from bridge_edge.shipping import assistant_gguf
-from bridge_edge.stages import run_stages
+from bridge_edge.stage_runner import run_stages
 from bridge_edge.teacher.reuse import shared_cache
 
 

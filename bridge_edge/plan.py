@@ -33,7 +33,8 @@ from bridge_edge.recipe_io import load_recipe
 from bridge_edge.rounds import OFTEN
 from bridge_edge.run import Run, all_runs, run_path, write_atomic
 from bridge_edge.selection import budget_queries, items_to_ask
-from bridge_edge.stages import KEY, find_equal, needed_for, stage_key
+from bridge_edge.stage_runner import KEY, find_equal
+from bridge_edge.stages import needed_for, stage_key
 from bridge_edge.teacher.make import check_teacher
 from bridge_edge.train.signals import token_bytes
 
@@ -59,7 +60,7 @@ def steps(run: Run, recipe: Recipe, others: Sequence[Run]) -> list[Step]:
     outputs: dict[str, str] = {}
     found = []
     alike = [r for r in others if (r.manifest.get("recipe"), r.manifest.get("scale")) == (recipe.name, recipe.scale)]
-    for stage in needed_for(None, recipe.select.rounds):
+    for stage in needed_for(None, recipe):
         seconds = _seconds(stage.name, [run, *alike]) or _seconds(stage.kind, [run, *alike])
         if not set(stage.needs) <= set(outputs):
             found.append(Step(stage.name, stage.title, "work", seconds=seconds))
@@ -159,7 +160,7 @@ def _disk(recipe: Recipe, pool: int, names: set[str]) -> int | None:
 
 def _signals(recipe: Recipe, pool: int, names: set[str]) -> int | None:
     """Bytes that `kd.top_k` keeps while the student is tutored, each completion being as long as it may be."""
-    if not recipe.kd.top_k or not recipe.kd.kept or "tutor" not in names:
+    if not recipe.kd.top_k or not recipe.kd.kept or not {"sft", "tutor"} & names:
         return None
     general = recipe.student.rehearsal * max(1, round(recipe.student.epochs)) * LONGEST_GENERAL
     tokens = pool * (recipe.task.max_new_tokens + 1 + general)

@@ -1,13 +1,12 @@
 """The tutoring of the student: the stage `tutor`, from annotations to the student that is delivered.
 
 What: the student learns the TA's rationales and answers, by hard labels or those of `kd.*`, within budgets where
-`reasoning.budgets` names some; with `reasoning.rl` what it has learnt is then reinforced (reinforce.py). Both are the
-one training loop. The first of the two is kept until the second is done, so that a killed run does not begin again.
+`reasoning.budgets` names some. With `reasoning.rl` that is the stage `sft`, equal to `tutor` of a run without, and
+`tutor` reinforces what was learnt there (reinforce.py). Both are the one training loop.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,30 +20,26 @@ from bridge_edge.data.encode import encode_samples
 from bridge_edge.data.pool import make_card
 from bridge_edge.data.samples import Sample
 from bridge_edge.data.thinking import names
-from bridge_edge.errors import UserError
 from bridge_edge.phases import Context, Metrics, fit, measure, student_suffix
 from bridge_edge.progress import say
 from bridge_edge.recipe import Recipe
 from bridge_edge.reinforce import Grpo, Reward, questions
-from bridge_edge.run import write_atomic
 from bridge_edge.train.batches import RATIONALE, Encoded
 from bridge_edge.train.models import load_model, load_tokenizer
 
-SFT, DONE = "sft", "metrics.json"
+SFT = "sft"  # the stage whose student is reinforced
 
 
 def tutor(ctx: Context, out: Path) -> Metrics:
-    """Train the student on the TA's rationales and answers, the teacher's own where there are any."""
+    """Train the student on the TA's rationales and answers, the teacher's own where there are any; or reinforce it."""
     recipe, reasoning = ctx.recipe, ctx.recipe.reasoning
     samples, from_teacher = lessons(ctx)
-    budgeted = ctx.samples("annotate", "budgeted") if reasoning.budgets else []
+    budgeted = ctx.samples("shorten", "budgeted") if reasoning.budgets else []
     learnt = [b for b in reasoning.budgets if any(names(s.prompt, b) for s in budgeted)]
     if not reasoning.rl:
         metrics = supervised(ctx, out, samples, budgeted)
     elif reasoning.grpo.sft:
-        metrics = once(ctx, out / SFT, samples, budgeted)
-        metrics["rl"] = reinforced(ctx, out, str(out / SFT), samples, learnt)
-        shutil.rmtree(out / SFT)
+        metrics = reinforced(ctx, out, str(ctx.folder(SFT)), samples, learnt)
     else:
         learnt = list(reasoning.budgets)
         metrics = reinforced(ctx, out, str(ctx.folder("align")), samples, learnt)
@@ -87,23 +82,9 @@ def supervised(ctx: Context, out: Path, samples: list[Sample], budgeted: list[Sa
     return metrics
 
 
-def once(ctx: Context, out: Path, samples: list[Sample], budgeted: list[Sample]) -> Metrics:
-    """`supervised`, unless a killed run has finished it."""
-    if not (out / DONE).exists():
-        out.mkdir(exist_ok=True)
-        write_atomic(out / DONE, json.dumps(supervised(ctx, out, samples, budgeted)))
-    found: Metrics = json.loads((out / DONE).read_text(encoding="utf-8"))
-    return found
-
-
 def reinforced(ctx: Context, out: Path, source: str, samples: list[Sample], budgets: Sequence[int]) -> Metrics:
     """The student of `source` after the reinforcement, and its mean reward on dev items before and after."""
     recipe, spec, tokenizer = ctx.recipe, ctx.recipe.reasoning.grpo, load_tokenizer(source)
-    if not budgets:
-        raise UserError(
-            f"no rationale fits any of reasoning.budgets={list(recipe.reasoning.budgets)}: nothing to reinforce",
-            "choose budgets near the length that the assistant writes (the annotation stage says how many fit each)",
-        )
     examples, aims = questions(tokenizer, samples, budgets, spec.items, recipe.seed)
     dev = [s for s in ctx.samples("data", "dev") if s.answer]
     held, more = questions(tokenizer, dev, budgets, len(dev) * len(budgets), recipe.seed)

@@ -16,7 +16,7 @@ from bridge_edge.data.samples import Sample, write_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.phases import Context, rehearse
 from bridge_edge.recipe_io import load_recipe
-from bridge_edge.stages import STAGES, stage_key
+from bridge_edge.stages import STAGES, needed_for, stage_key
 from bridge_edge.train.batches import ANSWER, RATIONALE, Encoded
 from bridge_edge.train.loop import Plan, step_plan
 from bridge_edge.tutoring import tutor
@@ -116,7 +116,7 @@ def test_the_order_concerns_the_tutoring_alone(tmp_path: Path) -> None:
 
     def keys(*words: str) -> dict[str, str]:
         recipe = load_recipe(["recipe=legal", *words])
-        return {s.name: stage_key(s, recipe, outputs) for s in STAGES}
+        return {s.name: stage_key(s, recipe, outputs) for s in needed_for(None, recipe)}
 
     plain, ordered = keys(), keys("tutor.order=easy-to-hard")
     assert {name for name in plain if plain[name] != ordered[name]} == {"tutor"}

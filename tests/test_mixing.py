@@ -20,7 +20,7 @@ from bridge_edge.plan import plan
 from bridge_edge.plan_report import plan_text
 from bridge_edge.recipe import settings
 from bridge_edge.recipe_io import load_recipe
-from bridge_edge.stages import STAGES, stage_key
+from bridge_edge.stages import STAGES, needed_for, stage_key
 from bridge_edge.train.models import load_model, load_tokenizer
 from bridge_edge.tutoring import tutor
 from tests import tiny
@@ -145,8 +145,9 @@ def test_plan_says_what_the_kept_distributions_take(place: Path, tmp_path: Path)
 
 def test_a_key_sees_the_mixture_and_the_assistant_only_where_they_matter() -> None:
     def key(stage: str, *words: str, **outputs: str) -> str:
-        chosen = next(s for s in STAGES if s.name == stage)
-        return stage_key(chosen, load_recipe(["recipe=legal", *words]), {**OUTPUTS, **outputs})
+        recipe = load_recipe(["recipe=legal", *words])
+        chosen = next(s for s in needed_for(None, recipe) if s.name == stage)
+        return stage_key(chosen, recipe, {**OUTPUTS, **outputs})
 
     assert key("tutor") == key("tutor", apprentice="other") == key("tutor", "kd.share=0.9", "kd.divergence=js")
     assert key("tutor", "kd.mix=static") != key("tutor")
@@ -156,7 +157,7 @@ def test_a_key_sees_the_mixture_and_the_assistant_only_where_they_matter() -> No
     assert key("tutor", "kd.mix=risk") == key("tutor", "kd.mix=risk", "kd.divergence=js", "kd.top_k=8")
     assert key("tutor", "kd.mix=static") != key("tutor", "kd.mix=static", "kd.top_k=8")
     assert key("tutor", "kd.mix=soft") != key("tutor", "kd.mix=soft", "kd.on_policy=0.5")
-    others = [stage.name for stage in STAGES if stage.name != "tutor"]
+    others = [stage.name for stage in needed_for(None, load_recipe(["recipe=legal"])) if stage.name != "tutor"]
     assert [key(name, "kd.mix=soft") for name in others] == [key(name) for name in others]
     assert "kd" not in settings(load_recipe(["recipe=legal"]))
 

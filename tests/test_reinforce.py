@@ -22,7 +22,7 @@ from bridge_edge.phases import Context
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.reinforce import Aim, Grpo, Reward, advantages, chosen, fidelity, grpo_losses, questions
 from bridge_edge.rollouts import Rollouts
-from bridge_edge.stages import STAGES, stage_key
+from bridge_edge.stages import STAGES, needed_for, stage_key, unreinforced
 from bridge_edge.train.batches import RATIONALE, collate, key_of
 from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.losses import supervised_states
@@ -175,7 +175,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in ("apprentice", "align"):
         tiny.checkpoint(folder / stage, "qwen2", tok=TOKENIZER)
     budgeted = [replace(s, prompt=asked(s.prompt, 8)) for s in POOL]
-    files = {"data/dev": POOL[:2], "teach/taught": [], "annotate/annotations": POOL, "annotate/budgeted": budgeted}
+    files = {"data/dev": POOL[:2], "teach/taught": [], "annotate/annotations": POOL, "shorten/budgeted": budgeted}
     for name, samples in files.items():
         path = folder / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
@@ -183,45 +183,42 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_killed_reinforcement_does_not_tutor_again_and_ends_the_same(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ctx = Context(load_recipe([*RL]), place)
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-    metrics = tutoring.tutor(ctx, tmp_path / "whole")
-    assert budgets_of(Card.load(tmp_path / "whole")) == (8,)  # of 16 the student has seen no example
-    assert metrics["rl"]["examples"] == 6
-    assert set(metrics["rl"]["reward"]) == {"before", "after"}
-    assert not (tmp_path / "whole" / tutoring.SFT).exists()
-    fit, labels = tutoring.fit, []
+def test_what_was_tutored_is_reinforced_and_stays_as_it_is(place: Path, tmp_path: Path) -> None:
+    """The stage `sft` is the tutoring of a run without reinforcement."""
+    recipe = load_recipe([*RL])
+    tutored = tutoring.tutor(Context(load_recipe([*WORDS]), place), folder(place / "plain"))
+    again = tutoring.tutor(Context(unreinforced(recipe), place), folder(place / tutoring.SFT))
+    assert again["curve"] == tutored["curve"]
+    before = (place / tutoring.SFT / "model.safetensors").read_bytes()
+    assert before == (place / "plain" / "model.safetensors").read_bytes()
+    found = [tutoring.tutor(Context(recipe, place), folder(tmp_path / name)) for name in ("one", "two")]
+    assert budgets_of(Card.load(tmp_path / "one")) == (8,)  # of 16 the student has seen no example
+    assert found[0]["examples"] == 6
+    assert set(found[0]["reward"]) == {"before", "after"}
+    assert json.dumps(found[0]["curve"]) == json.dumps(found[1]["curve"])
+    assert (place / tutoring.SFT / "model.safetensors").read_bytes() == before
+    gap = distance(tmp_path / "one", place / tutoring.SFT)
+    assert 0 < gap < distance(tmp_path / "one", place / "align")
+    assert distance(tmp_path / "one", tmp_path / "two") == 0
 
-    def once(*words: Any, **changes: Any) -> Any:
-        labels.append(words[5])
-        if labels == ["tutoring", "reinforcement"]:
-            raise KeyboardInterrupt
-        return fit(*words, **changes)
 
-    monkeypatch.setattr(tutoring, "fit", once)
-    with pytest.raises(KeyboardInterrupt):
-        tutoring.tutor(ctx, tmp_path / "killed")
-    again = tutoring.tutor(ctx, tmp_path / "killed")
-    assert labels == ["tutoring", "reinforcement", "reinforcement"]
-    assert again["steps"] == metrics["steps"]
-    assert json.dumps(again["rl"]["curve"]) == json.dumps(metrics["rl"]["curve"])
-    for one, two in zip(*(load_model(str(tmp_path / n)).parameters() for n in ("whole", "killed")), strict=True):
-        assert torch.equal(one, two)
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def distance(one: Path, two: Path) -> float:
+    """How far two checkpoints' weights lie apart."""
+    pairs = zip(*(load_model(str(path)).parameters() for path in (one, two)), strict=True)
+    return math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in pairs))
 
 
 def test_without_the_tutoring_all_budgets_are_reinforced(place: Path, tmp_path: Path) -> None:
-    metrics = tutoring.tutor(Context(load_recipe([*RL, "reasoning.grpo.sft=false"]), place), tmp_path)
+    tutoring.tutor(Context(load_recipe([*RL, "reasoning.grpo.sft=false"]), place), tmp_path)
     assert budgets_of(Card.load(tmp_path)) == BUDGETS
-    assert "rl" not in metrics
 
 
-def test_budgets_that_nothing_fits_cannot_be_reinforced(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no rationale fits any of reasoning.budgets=\[100\]"):
-        tutoring.tutor(Context(load_recipe([*RL, "reasoning.budgets=[100]"]), place), tmp_path)
+def test_nothing_is_reinforced_without_budgets() -> None:
     with pytest.raises(UserError, match="set budgets"):
         load_recipe(["recipe=legal", "reasoning.rl=true"])
 
@@ -230,7 +227,8 @@ def test_only_the_student_and_its_test_hang_on_the_reinforcement() -> None:
     outputs = {stage.name: stage.name for stage in STAGES}
 
     def keys(*words: str) -> dict[str, str]:
-        return {stage.name: stage_key(stage, load_recipe([*WORDS, *words]), outputs) for stage in STAGES}
+        recipe = load_recipe([*WORDS, *words])
+        return {stage.name: stage_key(stage, recipe, outputs) for stage in needed_for(None, recipe)}
 
     plain, rl = keys(), keys("reasoning.rl=true")
     assert {name for name in plain if plain[name] != rl[name]} == {"tutor", "evaluate"}

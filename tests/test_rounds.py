@@ -41,15 +41,16 @@ def test_one_round_changes_no_name_and_no_key() -> None:
 
 
 def test_rounds_are_stages_whose_last_ones_have_the_plain_names() -> None:
-    names = [stage.name for stage in needed_for(None, 3)]
+    recipe = load_recipe(["recipe=legal", "select.rounds=3"])
+    names = [stage.name for stage in needed_for(None, recipe)]
     loop = [f"{name}{end}" for end in ("-1", "-2", "") for name in OFTEN]
     assert names == ["data", "warmup", *loop, "annotate", "align", "tutor", "baseline", "evaluate"]
-    stages = {stage.name: stage for stage in needed_for(None, 3)}
+    stages = {stage.name: stage for stage in needed_for(None, recipe)}
     assert stages["score"].needs == ("data", "apprentice-2")
     assert set(stages["select-2"].needs) == {"data", "score-2", "select-1"}
     assert stages["apprentice-2"].needs == ("data", "warmup", "teach-2")
-    assert "score-2" in {stage.name for stage in needed_for("select", 3)}
-    assert "apprentice" not in {stage.name for stage in needed_for("select", 3)}
+    assert "score-2" in {stage.name for stage in needed_for("select", recipe)}
+    assert "apprentice" not in {stage.name for stage in needed_for("select", recipe)}
 
 
 def test_a_round_sees_its_share_of_every_cap() -> None:
@@ -65,8 +66,7 @@ def test_a_round_sees_its_share_of_every_cap() -> None:
 
 def keys(recipe: Recipe) -> dict[str, str]:
     """Keys of all stages where each output is called after its kind and round from the start."""
-    rounds = recipe.select.rounds
-    stages = needed_for(None, rounds)
+    stages = needed_for(None, recipe)
     place = {s.name: f"{s.kind or s.name} {s.part[0]}" for s in stages}
     return {place[s.name]: stage_key(s, recipe, place) for s in stages}
 
@@ -195,7 +195,7 @@ def test_a_killed_run_of_rounds_goes_on_to_the_same_files(recipe: Path, finished
     process.send_signal(signal.SIGKILL)
     process.communicate()
     done, run = go(recipe, tmp_path / "runs", "budget.queries=8", "select.rounds=2")
-    assert 0 < done["worked"] < len(needed_for(None, 2))
+    assert 0 < done["worked"] < len(run.manifest["stages"])
     for name, record in finished.manifest["stages"].items():
         assert run.manifest["stages"][name]["output"] == record["output"], name
     assert sorted(asked(run)) == sorted(asked(finished))

@@ -17,7 +17,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, latest, run_path, write_atomic
-from bridge_edge.stages import STAGES, stage_key
+from bridge_edge.stages import STAGES, needed_for, stage_key
 
 
 @pytest.fixture
@@ -41,7 +41,8 @@ def test_a_changed_domain_is_another_run_and_makes_its_own_data_and_lessons(
 
     def now(words: tuple[str, ...] = ()) -> dict[str, object]:
         made, outputs = load_recipe(["recipe=legal", *words]), dict.fromkeys((s.name for s in STAGES), "x")
-        return {"folder": run_path(tmp_path, made), **{s.name: stage_key(s, made, outputs) for s in STAGES}}
+        there = {s.name: stage_key(s, made, outputs) for s in needed_for(None, made)}
+        return {"folder": run_path(tmp_path, made), **there}
 
     paid = ("teacher.kind=replay", f"teacher.path={tmp_path}/answers.jsonl")
     before, bought = now(), now(paid)

@@ -13,13 +13,15 @@ from bridge_edge.phases import Context
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.run import Run
-from bridge_edge.stages import KEY, STAGES, Stage, needed_for, run_stages, slice_of, stage_key
+from bridge_edge.stage_runner import KEY, run_stages
+from bridge_edge.stages import STAGES, Stage, needed_for, slice_of, stage_key
 
 OUTPUTS = {stage.name: stage.name for stage in STAGES}
+BUDGETS = ("reasoning.budgets=[16,32]",)
 
 
 def keys(recipe: Recipe) -> dict[str, str]:
-    return {stage.name: stage_key(stage, recipe, OUTPUTS) for stage in STAGES}
+    return {stage.name: stage_key(stage, recipe, OUTPUTS) for stage in needed_for(None, recipe)}
 
 
 def touched(word: str, *base: str) -> set[str]:
@@ -29,14 +31,38 @@ def touched(word: str, *base: str) -> set[str]:
 
 
 def test_stages_read_what_exists_and_need_what_came_before() -> None:
-    recipe = load_recipe(["recipe=legal"])
-    seen: set[str] = set()
-    for stage in STAGES:
-        assert slice_of(recipe, stage.reads)
-        assert set(stage.needs) <= seen
-        seen.add(stage.name)
-    assert [s.name for s in needed_for("select")] == ["data", "warmup", "score", "select"]
-    assert needed_for(None) == list(STAGES)
+    plain, *others = (
+        load_recipe(["recipe=legal", *words])
+        for words in ((), BUDGETS, (*BUDGETS, "reasoning.rl=true"), (*BUDGETS, "reasoning.rl=true", "select.rounds=2"))
+    )
+    for recipe in (plain, *others):
+        seen: set[str] = set()
+        for stage in needed_for(None, recipe):
+            assert slice_of(recipe, stage.reads)
+            assert set(stage.needs) <= seen
+            seen.add(stage.name)
+        assert seen - {s.name for s in STAGES} <= {f"{name}-1" for name in ("score", "select", "teach", "apprentice")}
+    assert [s.name for s in needed_for("select", plain)] == ["data", "warmup", "score", "select"]
+    assert {s.name for s in STAGES} - {s.name for s in needed_for(None, plain)} == {"shorten", "sft"}
+
+
+def test_a_method_that_is_switched_on_later_adds_stages_and_changes_none_before_them() -> None:
+    """The annotations are not made again for budgets, nor the student of budgets for its reinforcement."""
+    plain, within, rl, alone = (
+        keys(load_recipe(["recipe=legal", *words]))
+        for words in (
+            (),
+            BUDGETS,
+            (*BUDGETS, "reasoning.rl=true"),
+            (*BUDGETS, "reasoning.rl=true", "reasoning.grpo.sft=false"),
+        )
+    )
+    assert within.keys() - plain.keys() == {"shorten"}
+    assert {name for name in plain if plain[name] != within[name]} == {"tutor", "evaluate"}
+    assert rl["sft"] == within["tutor"] != rl["tutor"]
+    assert {name for name in within if within[name] != rl[name]} == {"tutor", "evaluate"}
+    assert "sft" not in alone
+    assert alone["tutor"] not in (rl["tutor"], within["tutor"])
 
 
 @pytest.mark.parametrize(

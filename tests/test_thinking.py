@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bridge_edge.annotation import annotate
+from bridge_edge.annotation import annotate, shorten
 from bridge_edge.benchmarks.thinking import sweep, table
 from bridge_edge.cli import cli
 from bridge_edge.data.card import ANSWER, Card
@@ -223,21 +223,27 @@ def test_each_budget_has_rationales_that_keep_to_it_and_to_the_answer(place: Pat
     assert {s.answer for s in made} == {"yes", "no"}
 
 
-def test_the_stage_writes_them_beside_the_annotations(place: Path, tmp_path: Path) -> None:
+def test_a_stage_of_its_own_makes_them_of_what_was_annotated(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_jsonl(place / "data" / "pool.jsonl", POOL)
     drafts = [Draft(f"{LONG}\nAnswer: {s.answer}", 20, -0.1, True).record(s.id) for s in POOL]
-    (tmp_path / "raw.jsonl").write_text("".join(json.dumps(record) + "\n" for record in drafts))
-    recipe = load_recipe([*WORDS, "reasoning.budgets=[16,64]", *OWN])
-    metrics = annotate(Context(recipe, place), tmp_path)
+    (annotated := place / "annotate").mkdir(exist_ok=True)
+    (annotated / "raw.jsonl").write_text("".join(json.dumps(record) + "\n" for record in drafts))
+    ctx = Context(load_recipe([*WORDS, "reasoning.budgets=[16,64]", *OWN]), place)
+    assert annotate(ctx, annotated)["kept"] == len(POOL)
+    assert not (annotated / FILE).exists()
+    metrics = shorten(ctx, tmp_path)
     made = list(read_jsonl(tmp_path / FILE))
-    assert len(made) == sum(metrics["budgets"][name] for name in ("16", "64")) > 0
+    assert len(made) == metrics["made"] == sum(metrics["budgets"].values()) > 0
+    assert metrics["budgets"].keys() == {"16", "64"}
     assert {s.provenance for s in made} == {"ta"}
-    assert len(list(read_jsonl(tmp_path / "annotations.jsonl"))) == metrics["kept"] == len(POOL)
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    (plain / "raw.jsonl").write_text((tmp_path / "raw.jsonl").read_text())
-    assert "budgets" not in annotate(Context(load_recipe([*WORDS, *OWN]), place), plain)
-    assert not (plain / FILE).exists()
+    counts = metrics["budgets"]
+    said = f"at most 16 tokens: {counts['16']} of {len(POOL)}; at most 64 tokens: {counts['64']} of {len(POOL)}"
+    assert said in capsys.readouterr().err
+    beyond = Context(load_recipe([*WORDS, "reasoning.budgets=[400]", *OWN]), place)
+    with pytest.raises(UserError, match=r"no rationale fits any of reasoning.budgets=\[400\].*longest draft has 20"):
+        shorten(beyond, tmp_path)
 
 
 def test_drafts_with_false_sums_or_cut_off_teach_no_budget() -> None:
@@ -256,9 +262,10 @@ def test_drafts_with_false_sums_or_cut_off_teach_no_budget() -> None:
 def test_the_student_learns_the_budgets_and_its_card_says_so(place: Path, tmp_path: Path) -> None:
     recipe = load_recipe([*WORDS, "reasoning.budgets=[8,32]"])  # of 32 there will be no example
     made = [replace(s, prompt=asked(s.prompt, 8), rationale="Last comes this.") for s in POOL]
-    (place / "annotate").mkdir(exist_ok=True)
+    for stage in ("annotate", "shorten"):
+        (place / stage).mkdir(exist_ok=True)
     write_jsonl(place / "annotate" / "annotations.jsonl", [replace(s, rationale=LONG) for s in POOL])
-    write_jsonl(place / "annotate" / FILE, made)
+    write_jsonl(place / "shorten" / FILE, made)
     for name in ("tutor", "plain"):
         (tmp_path / name).mkdir()
     metrics = tutor(Context(recipe, place), tmp_path / "tutor")

@@ -15,6 +15,7 @@ TRAINED = {
     "warmup": "TA, warm-up",
     "apprentice": "TA, apprenticeship",
     "align": "Student, alignment",
+    "sft": "Student, tutoring",
     "tutor": "Student, tutoring",
     "baseline": "Baseline",
 }
@@ -151,9 +152,10 @@ def selection(facts: Facts) -> Section:
 def learning(facts: Facts) -> Section:
     """Loss of every training against its progress, and what the assistant's annotations came to."""
     done = {name: m for name in TRAINED if (m := facts.metrics(name)).get("steps")}
+    titles = {**TRAINED, **({"tutor": "Student, reinforcement"} if facts.of("reasoning.rl") else {})}
     header = ("training", "examples", "steps", "tokens", "tokens/s", "first loss", "last loss")
-    rows = [(TRAINED[name], *_training(m)) for name, m in done.items()]
-    lines = {TRAINED[name]: progress(m["curve"]) for name, m in done.items() if len(m.get("curve") or ()) > 1}
+    rows = [(titles[name], *_training(m)) for name, m in done.items()]
+    lines = {titles[name]: progress(m["curve"]) for name, m in done.items() if len(m.get("curve") or ()) > 1}
     blocks: list[Block] = []
     if lines:
         words = "; ".join(f"{name} from {line[0][1]:.3g} to {line[-1][1]:.3g}" for name, line in lines.items())
@@ -169,6 +171,9 @@ def learning(facts: Facts) -> Section:
         wrong = notes.get("right_answer_wrong_steps")
         judged = "" if wrong is None else f"; {wrong:.1%} of the right answers have a wrong step before them"
         blocks.append(Note(f"Annotation: {notes['kept']} of {notes.get('pool')} items kept{judged}."))
+    if within := facts.metrics("shorten").get("budgets"):
+        words = ", ".join(f"{count} of at most {budget} tokens" for budget, count in within.items())
+        blocks.append(Note(f"Rationales within budgets: {words}."))
     return Section("learning", "Learning", blocks)
 
 

@@ -96,7 +96,7 @@ def _marks(facts: Facts) -> dict[str, bool]:
 
 def learning(runs: Sequence[Facts]) -> Section:
     """The students' tutoring, run by run."""
-    curves = {facts.name: facts.metrics("tutor").get("curve") or [] for facts in runs}
+    curves = {facts.name: (facts.metrics("sft") or facts.metrics("tutor")).get("curve") or [] for facts in runs}
     lines = {name: progress(curve) for name, curve in curves.items() if len(curve) > 1}
     if not lines:
         return Section("learning", "Learning", [])

@@ -29,6 +29,7 @@ from bridge_edge.progress import say
 from bridge_edge.recipe import Recipe, settings
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.run import Run, canonical, sha256_file, sha256_text
+from bridge_edge.tutoring import SFT
 
 RESULTS = "results.jsonl"
 VERSION = 1  # of the measurement: a higher one makes former lines stale
@@ -151,13 +152,14 @@ def run_cell(cell: Cell, setting: Setting, results: Results) -> None:
             sets |= {part: as_marks(found, sha) for part, found in at.items()}
         if setting.files:
             sets["files"] = _on_files(run.folder(target), setting, sha256_text(canonical(files)))
+    taught = stages.get(SFT, stages.get(TARGETS["student"], {}))  # of labels, where it was reinforced afterwards
     notes = stages.get("annotate", {}).get("metrics", {}) if cell.who == "student" else {}
     results.add({
         "cell": cell.id, "key": key, "recipe": cell.recipe.name, "scale": cell.recipe.scale, "seed": cell.recipe.seed,
         "words": list(cell.words), "who": cell.who, "run": run.path.name, "sets": sets,
         "teacher": {name: summary["teacher"][name] for name in ("queries", "usd", "tokens", "pool")},
         "annotate": {k: v for k, v in notes.items() if isinstance(v, (int, float))},
-        "labels": label_figures(stages.get(TARGETS["student"], {}).get("metrics", {})) if cell.who == "student" else {},
+        "labels": label_figures(taught.get("metrics", {})) if cell.who == "student" else {},
         "seconds": round(time.time() - start, 1),
     })  # fmt: skip
 
