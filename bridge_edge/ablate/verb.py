@@ -26,7 +26,7 @@ from bridge_edge.teacher.make import API
 
 SMOKE = (
     "data.pool=60 data.dev=6 data.test=8 align.items=40 annotate.batch_rows=20 ta.epochs=1 student.epochs=1"
-    " baseline.epochs=1 reasoning.grpo.items=16"
+    " baseline.epochs=1 reasoning.grpo.items=16 annotate.keep=all annotate.surest=1"
 ).split()
 """Sizes at which a grid shows that it runs, and its figures mean nothing. What the user says comes later and wins."""
 
