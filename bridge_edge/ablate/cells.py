@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bridge_edge.ablate.grid import TARGETS, Arm, Experiment
+from bridge_edge.ablate.arms import TARGETS, Arm, Experiment
 from bridge_edge.ablate.labels import label_figures
 from bridge_edge.ablate.thinking import KEPT, scores_at
 from bridge_edge.distill import distill

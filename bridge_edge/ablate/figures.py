@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bridge_edge import chart
-from bridge_edge.ablate.grid import percent
+from bridge_edge.ablate.arms import percent
 from bridge_edge.progress import say
 
 AXES = {

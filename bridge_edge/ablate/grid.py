@@ -1,114 +1,24 @@
-"""The named experiments: which arms are compared, and what is claimed of them.
-
-An arm is a set of overrides of the recipe and the model of that run that counts: the student, the assistant (`ta`), or
-the student of direct distillation (`baseline`). Arms that need the same stages share them, since stages are found by
-their content.
-
-Direct distillation with more answers gets no fewer passes over them than the tutored student has over the pool:
-`baseline.epochs` falls with the share of the pool, down to `student.epochs`, and from half the pool on it rehearses as
-the student does. It takes its items at random there, as plain distillation would.
-
-Not covered: tuning each arm on its own; all arms share the recipe's other values.
-"""
+"""The named experiments: which arms are compared, and what is claimed of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from bridge_edge.ablate.arms import CHANCE, Arm, Claim, Experiment, asking, bridge, direct, percent, share_of
 from bridge_edge.data.pool import build_splits
 from bridge_edge.errors import UserError
 from bridge_edge.recipe import Recipe
 
-TARGETS = {"student": "tutor", "ta": "apprentice", "baseline": "baseline"}
 BUDGETS = (16, 32, 64)  # of reasoning, where the recipe names none
 SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 1.0)
 STRATEGIES = ("bridge", "greedy", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
-CHANCE = ("select.strategy=random", "select.rounds=1")
 UNFILTERED = (
     "annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=1", "annotate.near_duplicate=null",
     "annotate.longest=null", "annotate.samples=1", "annotate.agreement=0",
 )  # fmt: skip
 BEST, LEAST = 0.41, 0.28
 """Relative gains that BRIDGE (arXiv 2512.20403) reports over direct distillation at the same budget."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One row of a table. `share` is the part of the pool that is asked, for figures; `think` are budgets of reasoning
-    that it is measured at besides."""
-
-    name: str
-    words: tuple[str, ...] = ()
-    who: str = "student"
-    share: float | None = None
-    think: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Claim:
-    """`a` is better than `b`: by more than 0 points, by at least 0 points (`equal`), or by a `gain` relative to b.
-
-    `of` is what is compared: right answers ("correct") or answers that can be read ("parsed").
-    """
-
-    text: str
-    a: str
-    b: str
-    equal: bool = False
-    gain: float | None = None
-    of: str = "correct"
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A question, its arms and claims."""
-
-    name: str
-    question: str
-    arms: tuple[Arm, ...]
-    claims: tuple[Claim, ...]
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:g} %"
-
-
-def share_of(recipe: Recipe) -> float:
-    """The part of the pool that the recipe itself asks."""
-    if recipe.budget.queries and recipe.data.pool:
-        return recipe.budget.queries / recipe.data.pool
-    return recipe.budget.fraction
-
-
-def asking(recipe: Recipe, share: float) -> tuple[str, ...]:
-    """Overrides that ask a share of the pool; caps in dollars and tokens grow with it, and never go."""
-    own = share_of(recipe)
-    if recipe.budget.queries is None and share == recipe.budget.fraction:
-        return ()
-    words = [f"budget.fraction={share}", "budget.queries=null"]
-    if share > own:
-        for name in ("usd", "tokens"):
-            cap = getattr(recipe.budget, name)
-            words += [] if cap is None else [f"budget.{name}={round(cap * share / own, 2 if name == 'usd' else None)}"]
-    return tuple(words)
-
-
-def direct(recipe: Recipe, share: float) -> Arm:
-    """Direct distillation on a share of the pool."""
-    words = list(asking(recipe, share))
-    epochs = max(recipe.student.epochs, min(recipe.baseline.epochs, recipe.student.epochs / share))
-    if epochs != recipe.baseline.epochs:
-        words.append(f"baseline.epochs={epochs:g}")
-    if share >= 0.5:
-        words += [*CHANCE, f"baseline.rehearsal={recipe.student.rehearsal:g}"]
-    if not recipe.baseline.enabled:
-        words.append("baseline.enabled=true")
-    return Arm(f"direct, {percent(share)}", tuple(words), "baseline", share)
-
-
-def bridge(recipe: Recipe, share: float) -> Arm:
-    return Arm(f"BRIDGE, {percent(share)}", asking(recipe, share), "student", share)
 
 
 def budget_vs_random(recipe: Recipe) -> Experiment:

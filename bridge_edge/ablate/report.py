@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from bridge_edge.ablate.arms import Arm, Claim, Experiment
 from bridge_edge.ablate.bootstrap import DRAWS, Comparison, Interval, compare, known_mean, rate
 from bridge_edge.ablate.cells import Results, Setting, cell_of
-from bridge_edge.ablate.grid import Arm, Claim, Experiment
 from bridge_edge.ablate.labels import label_means, label_table
 from bridge_edge.ablate.thinking import KEPT, heading, part_of, thinking_means, thinking_table
 

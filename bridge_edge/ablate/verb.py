@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bridge_edge.ablate.arms import narrowed
 from bridge_edge.ablate.cells import Cell, Setting, all_cells, run_cells
 from bridge_edge.ablate.figures import figures
 from bridge_edge.ablate.grid import EXPERIMENTS, FIRST, experiments
@@ -40,21 +41,32 @@ def split_words(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     return list(dict.fromkeys(names)) or list(FIRST), tuple(word for word in words if "=" in word)
 
 
-def listing() -> list[dict[str, Any]]:
+def listing(words: Sequence[str], ta_only: bool = False) -> list[dict[str, Any]]:
+    """The experiments, or those that are named for a recipe with their arms."""
+    if words:
+        names, rest = split_words(words)
+        chosen = experiments(names, load_recipe(rest), ta_only)
+        return [{"name": e.name, "about": e.question, "arms": [arm.name for arm in e.arms]} for e in chosen]
     return [{"name": name, "about": about, "default": name in FIRST} for name, (_, about) in EXPERIMENTS.items()]
 
 
-def listing_text() -> str:
-    rows = listing()
+def listing_text(rows: Sequence[dict[str, Any]]) -> str:
+    if any("arms" in row for row in rows):
+        return "\n".join(f"{row['name']}: {row['about']}\n  " + "\n  ".join(row["arms"]) for row in rows)
     width = max(len(row["name"]) for row in rows)
     lines = [f"{row['name']:{width}}  {row['about']}{' *' if row['default'] else ''}" for row in rows]
     return "\n".join([*lines, "* where none is named"])
 
 
 def ablate(
-    words: Sequence[str], setting: Setting, smoke: bool = False, paid: bool = False, ta_only: bool = False
+    words: Sequence[str],
+    setting: Setting,
+    smoke: bool = False,
+    paid: bool = False,
+    ta_only: bool = False,
+    arms: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Run the named experiments of a recipe; returns what `--json` prints."""
+    """Run the named experiments of a recipe, or some of their arms; returns what `--json` prints."""
     names, rest = split_words(words)
     setting = replace(setting, words=_smoke_first(rest) if smoke else rest)
     for file in setting.files:
@@ -62,7 +74,7 @@ def ablate(
             raise UserError(f"no file {str(file)!r} for --data", "give a CSV, TSV or JSONL file")
     recipe = load_recipe(setting.words)
     seeds = range(recipe.seed, recipe.seed + setting.seeds)
-    chosen = experiments(names, recipe, ta_only)
+    chosen = narrowed(experiments(names, recipe, ta_only), arms)
     cells = all_cells(chosen, seeds, setting)
     check_device(setting.device)
     check_money(cells, setting.runs_dir, paid)

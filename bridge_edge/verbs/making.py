@@ -73,7 +73,8 @@ def plan(words: tuple[str, ...], runs_dir: Path, concurrency: int, as_json: bool
 @click.command()
 @click.argument("words", nargs=-1, metavar="recipe=NAME [EXPERIMENT ...] [key=value ...]")
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each arm.")
-@click.option("--list", "as_list", is_flag=True, help="Name the experiments and run nothing.")
+@click.option("--list", "as_list", is_flag=True, help="Name the experiments (of a recipe: the arms); run nothing.")
+@click.option("--arm", "arms", multiple=True, metavar="NAME", help="Only this arm; may be given again (see --list).")
 @click.option("--smoke", is_flag=True, help="Tiny sizes: shows that it runs, and its figures mean nothing.")
 @click.option("--paid", is_flag=True, help="Agree to ask a paid teacher for the whole grid.")
 @click.option("--ta-only", is_flag=True, help="Stop at the assistants: a fraction of the time.")
@@ -93,6 +94,7 @@ def plan(words: tuple[str, ...], runs_dir: Path, concurrency: int, as_json: bool
 def ablate(
     words: tuple[str, ...],
     as_list: bool,
+    arms: tuple[str, ...],
     smoke: bool,
     paid: bool,
     ta_only: bool,
@@ -103,6 +105,7 @@ def ablate(
 
     \b
     bridge-edge ablate --list
+    bridge-edge ablate --list recipe=legal labels
     bridge-edge ablate recipe=legal --seeds 3
     bridge-edge ablate recipe=legal selection --ta-only
     bridge-edge ablate recipe=legal budgets selection budget.usd=2
@@ -110,13 +113,14 @@ def ablate(
     if as_list:
         from bridge_edge.ablate.verb import listing, listing_text
 
-        emit(as_json, {"experiments": listing()}, listing_text())
+        rows = listing(words, ta_only)
+        emit(as_json, {"experiments": rows}, listing_text(rows))
         return
     use_threads(options["threads"])
     from bridge_edge.ablate.cells import Setting
     from bridge_edge.ablate.verb import ablate as run_ablate
 
-    found = run_ablate(words, Setting(words=(), **options), smoke, paid, ta_only)
+    found = run_ablate(words, Setting(words=(), **options), smoke, paid, ta_only, arms)
     text = found.pop("text")
     emit(as_json, found, f"{text}\nReport     {found['folder']}/report.md")
     if found["failed"]:

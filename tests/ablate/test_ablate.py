@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from bridge_edge.ablate import cells
+from bridge_edge.ablate.arms import Arm, Claim, Experiment
 from bridge_edge.ablate.cells import Setting
-from bridge_edge.ablate.grid import EXPERIMENTS, Arm, Claim, Experiment
+from bridge_edge.ablate.grid import EXPERIMENTS
 from bridge_edge.ablate.verb import SMOKE, ablate
 from bridge_edge.cli import cli
 from bridge_edge.recipe import Recipe

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from bridge_edge.ablate.arms import Arm, asking, direct, narrowed, percent
 from bridge_edge.ablate.cells import Setting, all_cells
-from bridge_edge.ablate.grid import BY_ASSISTANT, EXPERIMENTS, FIRST, Arm, asking, direct, experiments, percent
-from bridge_edge.ablate.verb import SMOKE, ablate, check_money, listing_text, split_words
+from bridge_edge.ablate.grid import BY_ASSISTANT, EXPERIMENTS, FIRST, experiments
+from bridge_edge.ablate.verb import SMOKE, ablate, check_money, listing, listing_text, split_words
 from bridge_edge.errors import UserError
 from bridge_edge.recipe_io import load_recipe, recipe_names
 
@@ -82,7 +83,21 @@ def test_words_are_names_of_experiments_or_values() -> None:
     assert split_words(["recipe=legal"])[0] == list(FIRST)
     with pytest.raises(UserError, match=r"unknown experiment 'budget'.*did you mean 'budgets'"):
         split_words(["budget"])
-    assert all(name in listing_text() for name in EXPERIMENTS)
+    assert all(name in listing_text(listing(())) for name in EXPERIMENTS)
+
+
+def test_of_a_recipe_the_arms_are_listed_and_can_be_named() -> None:
+    (row,) = listing(["recipe=legal", "labels"])
+    assert {"hard labels only", "entropy", "GKD"} <= set(row["arms"])
+    assert "\n  entropy" in listing_text([row])
+    chosen = experiments(["labels", "alignment"], load_recipe(["recipe=legal"]))
+    assert narrowed(chosen, ()) == chosen
+    (few,) = narrowed(chosen, ["entropy", "hard labels only", "GKD"])
+    assert [arm.name for arm in few.arms] == ["hard labels only", "GKD", "entropy"]
+    assert {(claim.a, claim.b) for claim in few.claims} == {("entropy", "hard labels only"), ("entropy", "GKD")}
+    with pytest.raises(UserError, match="unknown arm 'entrpy'; did you mean 'entropy'"):
+        ablate(["recipe=legal", "labels"], setting(place=Path("nowhere")), arms=["entrpy"])
+    assert not Path("nowhere").exists()
 
 
 def test_wrong_words_are_said_before_any_work(tmp_path: Path) -> None:

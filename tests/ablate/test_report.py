@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from bridge_edge.ablate.arms import Arm, Claim, Experiment
 from bridge_edge.ablate.bootstrap import Comparison, Interval
 from bridge_edge.ablate.cells import Results, Setting, cell_of
-from bridge_edge.ablate.grid import Arm, Claim, Experiment
 from bridge_edge.ablate.labels import label_figures, label_means, label_table
 from bridge_edge.ablate.report import FAILS, HOLDS, NOTHING, OPEN, markdown, summarise, verdict
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from bridge_edge import thinking
+from bridge_edge.ablate.arms import Arm, Claim, Experiment
 from bridge_edge.ablate.cells import Results, Setting, cell_of
-from bridge_edge.ablate.grid import Arm, Claim, Experiment, experiments
+from bridge_edge.ablate.grid import experiments
 from bridge_edge.ablate.report import markdown, summarise
 from bridge_edge.ablate.thinking import FIGURES, KEPT, scores_at
 from bridge_edge.data.samples import Sample
