@@ -33,14 +33,19 @@ LEDGER = "assistant.sqlite"  # calls to an assistant that is served elsewhere
 
 
 def annotate(ctx: Context, out: Path) -> Metrics:
-    """Let the assistant write on the whole pool, batch by batch; finished batches survive a kill.
+    """Let the assistant write on the whole pool, and keep what the filters leave."""
+    pool = ctx.samples("data", "pool")
+    return keep_best(ctx.recipe, pool, write_drafts(ctx, pool, out, "annotation"), out)
+
+
+def write_drafts(ctx: Context, samples: Sequence[Sample], out: Path, label: str) -> dict[str, list[Draft]]:
+    """The assistant's drafts of each item, written to `out` batch by batch; finished batches survive a kill.
 
     The batches are the same however often the stage is interrupted, and so are the figures in them.
     """
-    recipe, spec = ctx.recipe, ctx.recipe.annotate
-    pool, raw = ctx.samples("data", "pool"), out / RAW
+    recipe, spec, raw = ctx.recipe, ctx.recipe.annotate, out / RAW
     step = max(1, CHUNK * spec.batch_rows // spec.samples)
-    order = sorted(pool, key=lambda s: len(s.prompt))
+    order = sorted(samples, key=lambda s: len(s.prompt))
     batches = [order[start : start + step] for start in range(0, len(order), step)]
     done = _finished_batches(raw, batches, spec.samples)
     wish = Wish(recipe.task.max_new_tokens, spec.samples, spec.heat, spec.seed)
@@ -49,8 +54,8 @@ def annotate(ctx: Context, out: Path) -> Metrics:
     )
     if batches[done:]:
         writer = make_writer(spec, wish, setting)
-        with track("annotation", len(pool), 10.0) as advance, raw.open("a", encoding="utf-8") as file:
-            advance(min(len(pool), done * step), "resumed" if done else "")
+        with track(label, len(samples), 10.0) as advance, raw.open("a", encoding="utf-8") as file:
+            advance(min(len(samples), done * step), "resumed" if done else "")
             for part in batches[done:]:
                 drafts = sorted(writer.write(part, advance), key=lambda d: (d[0], d[1].sample))  # they end by chance
                 lines = (json.dumps(draft.record(part[place].id), ensure_ascii=False) for place, draft in drafts)
@@ -58,7 +63,7 @@ def annotate(ctx: Context, out: Path) -> Metrics:
                 file.flush()
         writer.close()
     (out / "assistant.gguf").unlink(missing_ok=True)  # what one engine needed on the way
-    return _keep(recipe, pool, _by_item(raw), out)
+    return _by_item(raw)
 
 
 def shorten(ctx: Context, out: Path) -> Metrics:
@@ -106,7 +111,7 @@ def _finished_batches(path: Path, batches: list[list[Sample]], samples: int = 1)
     return finished
 
 
-def _keep(recipe: Recipe, pool: Sequence[Sample], drafts: dict[str, list[Draft]], out: Path) -> Metrics:
+def keep_best(recipe: Recipe, pool: Sequence[Sample], drafts: dict[str, list[Draft]], out: Path) -> Metrics:
     """Vote on each item's drafts, filter what came of it as the recipe asks, and count what each filter took."""
     entries = []
     for sample in pool:

@@ -148,14 +148,19 @@ def apprentice(ctx: Context, out: Path) -> Metrics:
     taught = ctx.samples("teach", "taught")
     examples = encode_samples(load_tokenizer(source), taught, "rationale_answer")
     metrics = fit(ctx, out, source, recipe.ta, examples, "assistant")
-    scores = measure(ctx, out, ctx.samples("data", "dev"), "gate")
-    metrics["dev"] = {k: v for k, v in to_json(scores).items() if k != "per_task"}
-    metrics["gate_passed"] = scores.accuracy >= recipe.gate.accuracy
-    if not metrics["gate_passed"] and ctx.part[0] == ctx.part[1]:  # before the last round there is more to come
-        asked = len(taught)
+    more = recipe.refines or ctx.part[0] != ctx.part[1]  # rounds, or its own explanations
+    return {**metrics, **gate(ctx, out, len(taught), more)}
+
+
+def gate(ctx: Context, folder: Path, asked: int, more: bool = False) -> Metrics:
+    """Measure the TA on dev against the gate: a note or an error where it fails, unless there is `more` to come."""
+    recipe, scores = ctx.recipe, measure(ctx, folder, ctx.samples("data", "dev"), "gate")
+    dev = {k: v for k, v in to_json(scores).items() if k != "per_task"}
+    passed = scores.accuracy >= recipe.gate.accuracy
+    if not passed and not more:
         problem = f"TA accuracy on dev is {scores.accuracy:.1%}, below the gate of {recipe.gate.accuracy:.0%}"
         hint = f"grow the budget, e.g. budget.queries={2 * asked} (the {asked} answers so far are kept)"
         if recipe.gate.on_fail == "stop":
             raise UserError(problem, f"{hint}, or set gate.on_fail=continue")
         say(f"  note: {problem}; going on. To mend it: {hint}, or stop here with gate.on_fail=stop")
-    return metrics
+    return {"dev": dev, "gate_passed": passed}

@@ -13,7 +13,7 @@ from bridge_edge.data.samples import Sample, read_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores
 from bridge_edge.progress import say, track
-from bridge_edge.run import STUDENT, Run, latest
+from bridge_edge.run import ASSISTANTS, STUDENT, Run, latest
 from bridge_edge.runtimes.load import load_runtime
 
 ITEM = {"prompt", "answer", "kind", "provenance"}  # what a row of a run's own items has
@@ -60,7 +60,7 @@ def held_out(model: Path, name: str) -> list[Sample]:
     if folder is None or path is None or not path.is_file():
         return []
     card = Card.load(folder / STUDENT)
-    asked_short = card is not None and card.prompt.endswith(ANSWER_TASK) and model.name != "apprentice"
+    asked_short = card is not None and card.prompt.endswith(ANSWER_TASK) and model.name not in ASSISTANTS
     suffix = ANSWER_TASK if asked_short else ""
     return [replace(s, prompt=s.prompt + suffix) for s in read_jsonl(path)]
 

@@ -21,7 +21,7 @@ from bridge_edge.progress import say
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.rounds import name_in
-from bridge_edge.run import STUDENT, Run
+from bridge_edge.run import ASSISTANTS, STUDENT, Run
 from bridge_edge.shipping import assistant_gguf
 from bridge_edge.stage_runner import run_stages
 from bridge_edge.teacher.reuse import shared_cache
@@ -91,7 +91,7 @@ def summarise(run: Run, recipe: Recipe) -> dict[str, Any]:
     """What a user wants to know of a run, from its manifest alone."""
     stages = run.manifest["stages"]
     teach = stages.get("teach", {}).get("metrics", {})
-    apprentice = stages.get("apprentice", {}).get("metrics", {})
+    ta: dict[str, Any] = next((stages[n]["metrics"] for n in reversed(ASSISTANTS) if n in stages), {})
     return {
         "run": str(run.path),
         "recipe": recipe.name,
@@ -106,7 +106,7 @@ def summarise(run: Run, recipe: Recipe) -> dict[str, Any]:
             "cached_usd": teach.get("cached_usd", 0.0),
             "pool": stages.get("data", {}).get("metrics", {}).get("pool"),
         },
-        "gate": {"accuracy": apprentice.get("dev", {}).get("accuracy"), "passed": apprentice.get("gate_passed")},
+        "gate": {"accuracy": ta.get("dev", {}).get("accuracy"), "passed": ta.get("gate_passed")},
         "rounds": rounds_of(stages, recipe.select.rounds),
         "annotation": annotation_of(stages.get("annotate", {}).get("metrics", {})),
         "test": stages.get("evaluate", {}).get("metrics", {}),

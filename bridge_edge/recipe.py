@@ -18,6 +18,7 @@ from bridge_edge.recipe_models import (
     BaselineSpec,
     GateSpec,
     ModelSpec,
+    RefineSpec,
     SelectSpec,
     TutorSpec,
     WarmupSpec,
@@ -43,6 +44,7 @@ class Recipe(Spec):
     warmup: WarmupSpec = WarmupSpec()
     select: SelectSpec = SelectSpec()
     gate: GateSpec = GateSpec()
+    refine: RefineSpec = RefineSpec()
     annotate: AnnotateSpec = AnnotateSpec()
     align: AlignSpec = AlignSpec()
     tutor: TutorSpec = TutorSpec()
@@ -88,6 +90,13 @@ class Recipe(Spec):
             )
         return self
 
+    @property
+    def refines(self) -> bool:
+        """Whether the assistant learns from its own explanations: where it runs here, and where labels or a vote of
+        several drafts tell the right ones."""
+        known = self.data.labels == "gold" or self.annotate.samples > 1
+        return self.refine.items > 0 and known and self.annotate.engine != "openai"
+
     @model_validator(mode="after")
     def _methods_fit(self) -> Recipe:
         if self.kd.on and not self.shared_tokenizer:
@@ -123,7 +132,7 @@ NEUTRAL: dict[str, Any] = {
     "tutor.order": "shuffled",
 }
 """Keys that came after version 0.1.0, each with the value at which it changes nothing."""
-METHODS = ("kd", "reasoning")
+METHODS = ("kd", "reasoning", "refine")
 """Parts that say themselves which of their values are meant: none where the method is off."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -71,6 +71,18 @@ class GateSpec(Spec):
 
     accuracy: float = Field(0.9, ge=0, le=1)
     on_fail: Literal["stop", "continue"] = "continue"
+
+
+class RefineSpec(Spec):
+    """The assistant's training on what it explains rightly itself, before it annotates (see refining.py)."""
+
+    items: int = Field(0, ge=0, description="items of the pool that it explains; 0: off")
+    epochs: float = Field(1, gt=0, description="passes over what was right, and over the teacher's answers")
+    share: float = Field(0.5, gt=0, le=1, description="its learning rate, as a share of ta.lr")
+
+    def meant(self) -> dict[str, Any]:
+        """The values that shape the assistant; none where it is off."""
+        return self.model_dump(mode="json") if self.items else {}
 
 
 class AnnotateSpec(Spec):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bridge_edge import annotation, apprenticeship, phases, selection, tutoring
+from bridge_edge import annotation, apprenticeship, phases, refining, selection, tutoring
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.recipe import METHODS, NEUTRAL, Recipe, settings
 from bridge_edge.recipe_models import OWN_EMBEDDINGS
@@ -29,7 +29,8 @@ class Stage:
     """`reads` names the parts of the recipe that shape the output (less what follows a minus sign), `needs` the stages
     whose output it reads. A higher `version` makes former outputs of this stage stale.
 
-    `also` names a stage that is read too where a part of the recipe is switched on, as (part, stage). A stage is there
+    `also` names a stage that is read too where a part of the recipe is switched on, as (part, what the work calls it,
+    stage). A stage is there
     `when` its recipe says so, and is needed only then. It may see a recipe that differs from the run's (`sees`).
 
     Where selection goes in rounds there are several of a `kind` (see `rounds.py`): `places` maps what the work calls a
@@ -41,12 +42,18 @@ class Stage:
     reads: tuple[str, ...]
     needs: tuple[str, ...] = ()
     version: int = 1
-    also: tuple[tuple[str, str], ...] = ()
+    also: tuple[tuple[str, str, str], ...] = ()
     kind: str = ""
     places: tuple[tuple[str, str], ...] = ()
     part: tuple[int, int] = (1, 1)
     when: Callable[[Recipe], bool] = lambda recipe: True
     sees: Callable[[Recipe], Recipe] = lambda recipe: recipe
+
+    @property
+    def found(self) -> dict[str, str]:
+        """Which stage's output is meant by each name that the work says, where they differ."""
+        pairs = [*self.places, *((place, name) for _, place, name in self.also)]
+        return {place: name for place, name in pairs if place != name}
 
     def seen(self, recipe: Recipe) -> Recipe:
         """The recipe as this stage sees it."""
@@ -59,13 +66,19 @@ def unreinforced(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"reasoning": recipe.reasoning.model_copy(update={"rl": False})})
 
 
+def ungated(recipe: Recipe) -> Recipe:
+    """The recipe as the apprenticeship sees it where more training follows, behind which the gate stands then."""
+    open_gate = recipe.gate.model_copy(update={"on_fail": "continue"})
+    return recipe.model_copy(update={"gate": open_gate}) if recipe.refines else recipe
+
+
 TUTOR = Stage(
     "tutor",
     "Tutoring of the student",
     tutoring.tutor,
     ("name", "student", "tutor", "kd", "reasoning", "seed", "task"),
     ("teach", "annotate", "shorten", "align"),
-    also=(("kd", "apprentice"),),
+    also=(("kd", "apprentice", "apprentice"),),
 )
 
 STAGES = (
@@ -111,6 +124,15 @@ STAGES = (
         apprenticeship.apprentice,
         ("name", "ta", "gate", "seed", "tutor", "-tutor.order", "task"),
         ("data", "warmup", "teach"),
+        sees=ungated,
+    ),
+    Stage(
+        "refine",
+        "The assistant learns from what it explains rightly",
+        refining.refine,
+        ("name", "refine", "ta", "gate", "seed", "tutor", "-tutor.order", "task", "annotate", "data.labels"),
+        ("data", "teach", "apprentice"),
+        when=lambda recipe: recipe.refines,
     ),
     Stage(
         "annotate",
@@ -207,7 +229,7 @@ def stage_key(stage: Stage, recipe: Recipe, outputs: dict[str, str]) -> str:
     """Key of `stage` for `recipe`, given the digests of the outputs it reads."""
     recipe, places = stage.seen(recipe), stage.places or [(name, name) for name in stage.needs]
     read = slice_of(recipe, stage.reads)
-    places = [*places, *((name, name) for part, name in stage.also if part in read)]
+    places = [*places, *((place, name) for part, place, name in stage.also if part in read)]
     parts = {
         "stage": stage.kind or stage.name,
         "version": stage.version,
@@ -219,11 +241,25 @@ def stage_key(stage: Stage, recipe: Recipe, outputs: dict[str, str]) -> str:
     return sha256_text(canonical(parts))
 
 
+def instead(stage: Stage, old: str, new: str) -> Stage:
+    """The stage as one that reads `new` wherever its work says `old`."""
+
+    def now(name: str) -> str:
+        return new if name == old else name
+
+    places = tuple((name, now(name)) for name in stage.needs) if old in stage.needs else stage.places
+    also = tuple((part, place, now(name)) for part, place, name in stage.also)
+    return replace(stage, needs=tuple(map(now, stage.needs)), places=places, also=also)
+
+
 def needed_for(target: str | None, recipe: Recipe) -> list[Stage]:
     """All stages of a recipe, or the ones that `target` rests on (itself included), in their order."""
     there = [stage for stage in STAGES if stage.when(recipe)]
     names = {stage.name for stage in there}
     own = [replace(stage, needs=tuple(name for name in stage.needs if name in names)) for stage in there]
+    if "refine" in names:
+        behind = [stage.name for stage in own].index("refine") + 1
+        own[behind:] = [instead(stage, "apprentice", "refine") for stage in own[behind:]]
     stages = expand(own, recipe.select.rounds)
     if target is None:
         return stages

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge_edge.annotation import _finished_batches, _keep, annotate
+from bridge_edge.annotation import _finished_batches, annotate, keep_best
 from bridge_edge.budget import Ledger
 from bridge_edge.curriculum import DECISIONS
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
@@ -79,7 +79,7 @@ def generic(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_each_filter_takes_what_it_says(changes: tuple[str, ...], left: list[int], tmp_path: Path) -> None:
-    metrics = _keep(recipe(*changes), POOL, raw(), tmp_path)
+    metrics = keep_best(recipe(*changes), POOL, raw(), tmp_path)
     assert kept(tmp_path) == [POOL[i].prompt for i in left]
     taken = sum(metrics[name] for name in ("unparsed", "answer_missed", "false_arithmetic", "unsure"))
     assert (metrics["kept"], metrics["pool"], metrics["tokens"]) == (len(left), 6, 60)
@@ -88,7 +88,7 @@ def test_each_filter_takes_what_it_says(changes: tuple[str, ...], left: list[int
 
 @pytest.mark.usefixtures("generic")
 def test_a_completion_cut_off_at_the_bound_is_not_kept(tmp_path: Path) -> None:
-    metrics = _keep(recipe(), POOL, raw(cut=0), tmp_path)
+    metrics = keep_best(recipe(), POOL, raw(cut=0), tmp_path)
     assert kept(tmp_path) == [POOL[3].prompt, POOL[4].prompt]
     assert metrics["unparsed"] == 2
 
@@ -97,7 +97,7 @@ def test_a_completion_cut_off_at_the_bound_is_not_kept(tmp_path: Path) -> None:
 def test_nothing_usable_is_said(tmp_path: Path) -> None:
     empty = {k: [draft("?")] for k in raw()}
     with pytest.raises(UserError, match="no annotation of the assistant was usable"):
-        _keep(recipe(), POOL, empty, tmp_path)
+        keep_best(recipe(), POOL, empty, tmp_path)
     assert not (tmp_path / "annotations.jsonl").exists()
 
 
@@ -178,7 +178,7 @@ def test_near_duplicates_are_those_of_all_pairs_compared() -> None:
 
 @pytest.mark.usefixtures("generic")
 def test_each_decision_is_kept_with_its_reason(tmp_path: Path) -> None:
-    metrics = _keep(recipe("annotate.surest=0.5"), POOL, raw(), tmp_path)
+    metrics = keep_best(recipe("annotate.surest=0.5"), POOL, raw(), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / DECISIONS).read_text().splitlines()]
     assert [line["id"] for line in lines] == [s.id for s in POOL]
     by = [line.get("dropped_by") for line in lines]
@@ -270,7 +270,7 @@ def test_the_stage_in_llama_cpp_leaves_no_model_behind(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("generic")
 def test_the_summary_of_a_run_says_what_the_filters_took(tmp_path: Path) -> None:
-    notes = annotation_of(_keep(recipe("annotate.surest=0.5"), POOL, raw(), tmp_path))
+    notes = annotation_of(keep_best(recipe("annotate.surest=0.5"), POOL, raw(), tmp_path))
     summary = {"run": "r", "teacher": {"queries": None, "usd_cap": None}, "rounds": [], "annotation": notes, "test": {}}
     text = summary_text({**summary, "seconds": {}, "peak_memory_mb": 1})
     assert "2 of 6 kept; dropped: unparsed 1, answer_missed 1, false_arithmetic 1, unsure 1" in text

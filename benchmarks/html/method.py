@@ -9,11 +9,13 @@ from bridge_edge import chart
 from bridge_edge.benchmarks.html.facts import MODELS, Facts
 from bridge_edge.benchmarks.html.page import Block, Figure, Note, Section, Table
 from bridge_edge.plan_report import compared, dollars
+from bridge_edge.run import ASSISTANTS
 
 LONG = 1_200  # characters of an example that are shown
 TRAINED = {
     "warmup": "TA, warm-up",
     "apprentice": "TA, apprenticeship",
+    "refine": "TA, on what it explained rightly",
     "align": "Student, alignment",
     "sft": "Student, tutoring",
     "tutor": "Student, tutoring",
@@ -67,12 +69,12 @@ def accuracy(facts: Facts) -> Section:
 
 
 def _gate(facts: Facts) -> Note:
-    apprentice = facts.metrics("apprentice")
-    reached = apprentice.get("dev", {}).get("accuracy")
+    ta = next((m for name in reversed(ASSISTANTS) if (m := facts.metrics(name))), {})
+    reached = ta.get("dev", {}).get("accuracy")
     wanted = facts.of("gate.accuracy")
     if reached is None or wanted is None:
         return Note("The gate of the TA was not measured.")
-    passed = bool(apprentice.get("gate_passed"))
+    passed = bool(ta.get("gate_passed"))
     held = "passed" if passed else "not passed"
     return Note(f"Gate of the TA: {reached:.1%} on dev, {wanted:.0%} wanted: {held}.", warning=not passed)
 
