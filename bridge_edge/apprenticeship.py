@@ -148,7 +148,7 @@ def apprentice(ctx: Context, out: Path) -> Metrics:
     taught = ctx.samples("teach", "taught")
     examples = encode_samples(load_tokenizer(source), taught, "rationale_answer")
     metrics = fit(ctx, out, source, recipe.ta, examples, "assistant")
-    more = recipe.refines or ctx.part[0] != ctx.part[1]  # rounds, or its own explanations
+    more = recipe.refine.on or ctx.part[0] != ctx.part[1]  # rounds, or its own explanations
     return {**metrics, **gate(ctx, out, len(taught), more)}
 
 
@@ -160,6 +160,8 @@ def gate(ctx: Context, folder: Path, asked: int, more: bool = False) -> Metrics:
     if not passed and not more:
         problem = f"TA accuracy on dev is {scores.accuracy:.1%}, below the gate of {recipe.gate.accuracy:.0%}"
         hint = f"grow the budget, e.g. budget.queries={2 * asked} (the {asked} answers so far are kept)"
+        if recipe.data.labels == "gold" and not recipe.refine.on and recipe.annotate.engine != "openai":
+            hint += ", or let it learn from its own right explanations, e.g. refine.items=2000"
         if recipe.gate.on_fail == "stop":
             raise UserError(problem, f"{hint}, or set gate.on_fail=continue")
         say(f"  note: {problem}; going on. To mend it: {hint}, or stop here with gate.on_fail=stop")

@@ -90,13 +90,6 @@ class Recipe(Spec):
             )
         return self
 
-    @property
-    def refines(self) -> bool:
-        """Whether the assistant learns from its own explanations: where it runs here, and where labels or a vote of
-        several drafts tell the right ones."""
-        known = self.data.labels == "gold" or self.annotate.samples > 1
-        return self.refine.items > 0 and known and self.annotate.engine != "openai"
-
     @model_validator(mode="after")
     def _methods_fit(self) -> Recipe:
         if self.kd.on and not self.shared_tokenizer:
@@ -105,6 +98,16 @@ class Recipe(Spec):
             raise ValueError(
                 f"kd.mix={self.kd.mix} needs tutor.format=rationale_answer: the assistant has not learnt multitask's "
                 "two tasks, so its distribution there teaches nothing"
+            )
+        if self.refine.on and self.data.labels == "none" and self.annotate.samples == 1:
+            raise ValueError(
+                f"refine.items={self.refine.items} needs labels, or drafts that can be put to a vote: with "
+                "data.labels=none set annotate.samples=5 or leave it out"
+            )
+        if self.refine.on and self.annotate.engine == "openai":
+            raise ValueError(
+                f"refine.items={self.refine.items} trains the assistant here, and annotate.engine=openai asks one that "
+                "is served elsewhere; choose another engine or leave it out"
             )
         if self.reasoning.budgets and (self.kd.on or self.tutor.format == "multitask"):
             raise ValueError(

@@ -80,9 +80,13 @@ class RefineSpec(Spec):
     epochs: float = Field(1, gt=0, description="passes over what was right, and over the teacher's answers")
     share: float = Field(0.5, gt=0, le=1, description="its learning rate, as a share of ta.lr")
 
+    @property
+    def on(self) -> bool:
+        return self.items > 0
+
     def meant(self) -> dict[str, Any]:
         """The values that shape the assistant; none where it is off."""
-        return self.model_dump(mode="json") if self.items else {}
+        return self.model_dump(mode="json") if self.on else {}
 
 
 class AnnotateSpec(Spec):

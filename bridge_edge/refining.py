@@ -4,7 +4,7 @@ What: the assistant explains `refine.items` items of the pool that the teacher w
 the annotation leave of it (the answer is right, the sums are true, it was sure) it is trained on, together with the
 teacher's answers, from where the apprenticeship left it (as STaR, arXiv 2203.14465, which begins anew each time).
 Why: the teacher's few answers show it the form; that its own way led to the known answer shows it which of its ways
-are good, and costs nothing. Not done where nothing tells right from wrong (`Recipe.refines`).
+are good, and costs nothing. The recipe is refused where nothing tells right from wrong.
 Not covered: explaining an item with its answer in view; several turns.
 """
 

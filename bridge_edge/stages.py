@@ -69,7 +69,7 @@ def unreinforced(recipe: Recipe) -> Recipe:
 def ungated(recipe: Recipe) -> Recipe:
     """The recipe as the apprenticeship sees it where more training follows, behind which the gate stands then."""
     open_gate = recipe.gate.model_copy(update={"on_fail": "continue"})
-    return recipe.model_copy(update={"gate": open_gate}) if recipe.refines else recipe
+    return recipe.model_copy(update={"gate": open_gate}) if recipe.refine.on else recipe
 
 
 TUTOR = Stage(
@@ -132,7 +132,7 @@ STAGES = (
         refining.refine,
         ("name", "refine", "ta", "gate", "seed", "tutor", "-tutor.order", "task", "annotate", "data.labels"),
         ("data", "teach", "apprentice"),
-        when=lambda recipe: recipe.refines,
+        when=lambda recipe: recipe.refine.on,
     ),
     Stage(
         "annotate",

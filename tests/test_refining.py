@@ -50,19 +50,14 @@ def test_a_value_that_is_off_names_no_other_folder() -> None:
     assert run_path(Path(), plain) == run_path(Path(), off) != run_path(Path(), load_recipe([*ON]))
 
 
-@pytest.mark.parametrize(
-    ("words", "there"),
-    [
-        ((), True),
-        (("data.labels=none", "select.difficulty=entropy"), False),  # nothing tells the right explanations
-        (("data.labels=none", "select.difficulty=entropy", "annotate.samples=4"), True),
-        (("annotate.engine=openai", "annotate.base_url=http://ta", "annotate.model=ta"), False),  # it learns elsewhere
-        (("refine.items=0",), False),
-    ],
-)
-def test_it_is_there_where_something_tells_right_from_wrong(words: tuple[str, ...], there: bool) -> None:
-    names = [stage.name for stage in needed_for(None, load_recipe([*ON, *words]))]
-    assert ("refine" in names) is there
+def test_it_is_refused_where_nothing_tells_right_from_wrong() -> None:
+    unlabelled = (*ON, "data.labels=none", "select.difficulty=entropy")
+    with pytest.raises(UserError, match=r"refine.items=100 needs labels.*set annotate.samples=5"):
+        load_recipe(unlabelled)
+    assert load_recipe([*unlabelled, "annotate.samples=4"]).refine.on
+    with pytest.raises(UserError, match=r"annotate.engine=openai asks one that is served elsewhere"):
+        load_recipe([*ON, "annotate.engine=openai", "annotate.base_url=http://ta", "annotate.model=ta"])
+    assert not load_recipe(["recipe=legal", "data.labels=none", "select.difficulty=entropy"]).refine.on
 
 
 def test_the_gate_stands_behind_the_last_training() -> None:
