@@ -7,6 +7,7 @@ device more memory than a small student's weights. Prompts are run one after ano
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -41,6 +42,8 @@ class GGUFRuntime:
         self._context: Any = None
         self._batch: Any = None
         self._size = 0
+        self._seen: tuple[int, int] | None = None  # where the last logits lay, and how many rows
+        self._view = np.zeros((0, 0), dtype=np.float32)
         self._model: Any = load_model(path)
         self._vocab = vocabulary(self._model)
         self.vocab_size = native.llama_vocab_n_tokens(self._vocab)
@@ -131,7 +134,7 @@ class GGUFRuntime:
             self._batch = None
         if self._context:
             native.llama_free(self._context)
-            self._context, self._size = None, 0
+            self._context, self._size, self._seen = None, 0, None
 
     def _prepare(self, ids: Sequence[int], new: int) -> int:
         """Empty the cache, with room for `ids` and `new` tokens; how many new tokens the model's limit allows."""
@@ -163,11 +166,18 @@ class GGUFRuntime:
         self._size = size
 
     def _run(self, ids: Sequence[int], first: int, every: bool) -> np.ndarray:
-        """Decode one batch; logits of all its tokens or of the last, (N, V)."""
+        """Decode one batch; logits of all its tokens, (N, V), or of the last, (1, V), until the next batch."""
         fill(self._batch, ids, first, every)
         code = native.llama_decode(self._context, self._batch)
         if code != 0:
             raise UserError(f"llama.cpp failed to decode (code {code}): {last_error()}", "free some memory")
-        count = len(ids) if every else 1
+        return self._rows(len(ids)).copy() if every else self._rows(1)
+
+    def _rows(self, count: int) -> np.ndarray:
+        """The last batch's logits where llama.cpp keeps them, (count, V). To make an array of an address takes most of
+        what a step costs here, so it is made again only when the buffer has moved."""
         rows = native.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(rows, shape=(count, self.vocab_size)).copy()
+        seen = ctypes.addressof(rows.contents), count
+        if seen != self._seen:
+            self._seen, self._view = seen, np.ctypeslib.as_array(rows, shape=(count, self.vocab_size))
+        return self._view

@@ -88,3 +88,14 @@ def test_torchs_threads_belong_to_the_process(root: Path) -> None:
     assert torch.get_num_threads() == 2
     use_threads(runtime, 1)
     assert torch.get_num_threads() == 1
+
+
+def test_logits_are_the_callers_own(root: Path) -> None:
+    """A step hands on llama.cpp's buffer, and what is given out must not change with the next call."""
+    runtime = load_runtime(root / "m.gguf", 1)
+    first = runtime.logits(IDS)
+    kept = first.copy()
+    runtime.logits(IDS[::-1])
+    list(runtime.stream(IDS, 3))
+    np.testing.assert_array_equal(first, kept)
+    runtime.close()
