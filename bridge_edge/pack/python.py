@@ -36,7 +36,7 @@ MODULES = [
     "data.thinking",
     "runtimes.__init__",
 ]
-MODULES += [f"runtimes.{name}" for name in ("base", "think", "gguf_header", "ggml_types")]
+MODULES += [f"runtimes.{name}" for name in ("base", "think", "gguf_header", "gguf_sound", "ggml_types")]
 RUNTIME = {"gguf": ["gguf_runtime", "llama_native", "template"], "onnx": ["genai", "onnx_config"]}
 QUESTION = "Is seven more than five?"  # for a student without examples; any text shows whether two runtimes agree
 NEW, SECONDS = 64, 600  # of the trial: tokens at most, and time

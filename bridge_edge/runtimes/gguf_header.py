@@ -1,20 +1,23 @@
 """Read and check a GGUF header before native code sees the file.
 
 Loaders of this format have written out of bounds when handed small hostile files, so every count, length and
-offset is checked here against the size of the file. The result also serves the exporter: which tensor has which
-type, how many bits a weight takes. Not covered: split files, big-endian files, and the values of the weights.
+offset is checked here against the size of the file, and in `gguf_sound` what llama.cpp would assert. The result also
+serves the exporter: which tensor has which type, how many bits a weight takes. Not covered: split files, big-endian
+files, and the values of the weights.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, Literal, get_args
 
 from bridge_edge.errors import UserError
 from bridge_edge.runtimes.ggml_types import TYPES, BlockType
+from bridge_edge.runtimes.gguf_sound import check_heads, check_numbers, check_vocabulary
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 MAX_TENSORS, MAX_KEYS, MAX_NAME, MAX_DIMS, MAX_DEPTH = 100_000, 65_536, 65_535, 4, 2
@@ -22,6 +25,7 @@ STRING, ARRAY, BOOL = 8, 9, 7
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 # Our own keys: every end token, and the Unicode normal form that the tokenizer applies first.
 EOS_KEY, NORMALIZER_KEY = "bridge_edge.eos_token_ids", "bridge_edge.normalizer"
+TOKENS_KEY, VOCABULARY_KEY = "tokenizer.ggml.tokens", "tokenizer.ggml.model"
 Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 FORMS: tuple[Form, ...] = get_args(Form)
 SAMPLE = 64  # longest array whose values are kept; longer ones (vocabularies, merges) are only checked
@@ -57,23 +61,24 @@ class Header:
 
 
 class _Reader:
-    """Bounded little-endian reads; anything past the end is a UserError that names the file."""
+    """Bounded little-endian reads of a mapped file; anything past the end is a UserError that names the file."""
 
-    def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
-        self.file, self.path, self.size = file, path, size
+    def __init__(self, data: mmap.mmap, path: Path) -> None:
+        self.data, self.path, self.size, self.at = data, path, len(data), 0
+        self.kept: list[bytes] = []
 
     def bad(self, problem: str) -> UserError:
         return UserError(f"{self.path} is not a usable GGUF file: {problem}", "export or copy it again")
 
-    def take(self, count: int) -> bytes:
-        if count < 0 or count > self.size - self.file.tell():
-            raise self.bad(f"it ends inside its header ({self.size} bytes)")
-        return self.file.read(count)
-
     def skip(self, count: int) -> None:
-        if count < 0 or count > self.size - self.file.tell():
+        if count < 0 or count > self.size - self.at:
             raise self.bad(f"it ends inside its header ({self.size} bytes)")
-        self.file.seek(count, 1)
+        self.at += count
+
+    def take(self, count: int) -> bytes:
+        start = self.at
+        self.skip(count)
+        return self.data[start : self.at]
 
     def number(self, fmt: str) -> Any:
         return struct.unpack(fmt, self.take(struct.calcsize(fmt)))[0]
@@ -87,8 +92,22 @@ class _Reader:
         except UnicodeDecodeError:
             raise self.bad("a string is not UTF-8") from None
 
-    def value(self, kind: int, depth: int = 0) -> tuple[Any, int | None]:
-        """A metadata value, and its length where it is an array (values only up to SAMPLE entries)."""
+    def words(self, count: int) -> list[bytes]:
+        """That many strings, as fast as Python can: a vocabulary has hundreds of thousands."""
+        found = []
+        data, at, size, length = self.data, self.at, self.size, struct.Struct("<Q").unpack_from
+        for _ in range(count):
+            start = at + 8
+            at = start + length(data, at)[0] if start <= size else size + 1
+            if at > size:
+                raise self.bad(f"it ends inside its header ({size} bytes)")
+            found.append(data[start:at])
+        self.at = at
+        return found
+
+    def value(self, kind: int, depth: int = 0, keep: bool = False) -> tuple[Any, int | None]:
+        """A metadata value, and its length where it is an array: numbers only up to SAMPLE entries, strings only in
+        `kept`, where they are asked for."""
         if kind == STRING:
             return self.text(), None
         if kind in SCALARS:
@@ -104,14 +123,13 @@ class _Reader:
             return [self.number(SCALARS[inner]) for _ in range(count)], count
         if count > self.size:
             raise self.bad(f"an array claims {count} entries")
-        values = [self._entry(inner, depth, keep=count <= SAMPLE) for _ in range(count)]
-        return (values if count <= SAMPLE else None), count
-
-    def _entry(self, inner: int, depth: int, keep: bool) -> Any:
-        if inner == STRING and not keep:
-            self.skip(self.number("<Q"))
-            return None
-        return self.value(inner, depth + 1)[0]
+        if inner == STRING:
+            words = self.words(count)
+            self.kept = words if keep else self.kept
+            return None, count
+        for _ in range(count):
+            self.value(inner, depth + 1)
+        return None, count
 
 
 def _tensor(reader: _Reader) -> tuple[str, tuple[int, ...], BlockType, int]:
@@ -140,9 +158,11 @@ def _sized(reader: _Reader, raw: tuple[str, tuple[int, ...], BlockType, int], ro
 def read_header(path: Path) -> Header:
     """Parse and check the header of `path`; raises UserError where the file cannot be trusted."""
     size = path.stat().st_size
-    with path.open("rb") as file:
-        reader = _Reader(file, path, size)
-        if size < 24 or file.read(4) != MAGIC:
+    if size < 24:
+        raise UserError(f"{path} is not a usable GGUF file: it has {size} bytes", "export or copy it again")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        reader = _Reader(data, path)
+        if reader.take(4) != MAGIC:
             raise reader.bad("it does not begin with the GGUF magic number")
         version = reader.number("<I")
         if version not in VERSIONS:
@@ -156,15 +176,18 @@ def read_header(path: Path) -> Header:
             key, kind = reader.text(MAX_NAME), reader.number("<I")
             if key in metadata:
                 raise reader.bad(f"the key {key!r} occurs twice")
-            metadata[key], length = reader.value(kind)
+            metadata[key], length = reader.value(kind, keep=key == TOKENS_KEY)
             if length is not None:
                 lengths[key] = length
         raw = [_tensor(reader) for _ in range(tensors)]
-        alignment = metadata.get("general.alignment", 32)
-        if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
-            raise reader.bad(f"the alignment {alignment!r} is not a small power of two")
-        start = -(-file.tell() // alignment) * alignment
-        infos = tuple(_sized(reader, item, size - start) for item in raw)
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
+        raise reader.bad(f"the alignment {alignment!r} is not a small power of two")
+    start = -(-reader.at // alignment) * alignment
+    infos = tuple(_sized(reader, item, size - start) for item in raw)
+    check_numbers(metadata, reader.bad)
+    check_heads(metadata, infos, reader.bad)
+    check_vocabulary(metadata.get(VOCABULARY_KEY), reader.kept, reader.bad)
     _distinct(reader, infos, alignment)
     return Header(metadata, lengths, infos, alignment)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import ctypes
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,21 @@ def _log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
         _errors.append(text.decode("utf-8", "replace").strip())
 
 
+@ctypes.CFUNCTYPE(None, ctypes.c_char_p)
+def _abort(told: bytes) -> None:
+    """An assertion failed in native code, which cannot be gone on from: one line in the place of a core dump."""
+    reason = told.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no reason given"]
+    os.write(2, f"bridge-edge: llama.cpp gave up: {reason[0]}; the file is damaged, export it again\n".encode())
+    os._exit(2)
+
+
 @functools.cache
 def start() -> None:
-    """Silence the native log and initialise the backend, once a process."""
+    """Silence the native log, take over its assertions and initialise the backend, once a process."""
     native.llama_log_set(_log, ctypes.c_void_p(0))
+    library = native.llama_cpp._lib
+    if hasattr(library, "ggml_set_abort_callback"):  # older builds lack it
+        library.ggml_set_abort_callback(_abort)
     native.llama_backend_init()
 
 
