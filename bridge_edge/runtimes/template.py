@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from bridge_edge.errors import UserError
+from bridge_edge.errors import UserError, first_line
 
 
 def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
@@ -40,7 +40,7 @@ def render(template: str, prompt: str, special: Mapping[str, str]) -> str:
     try:
         compiled = environment.from_string(template)
         return compiled.render(messages=messages, add_generation_prompt=True, **context)
-    except TemplateError as error:
+    except Exception as error:  # a template is code of the model's maker and may raise anything
         raise UserError(
-            f"the chat template of the model fails: {error}", "mend the template and export again"
+            f"the chat template of the model fails: {first_line(error)}", "mend the template and export again"
         ) from None

@@ -209,5 +209,8 @@ def test_template_is_sandboxed() -> None:
     for attack in ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ messages.append(1) }}"):
         with pytest.raises(UserError, match="template"):
             render(attack, "hi", {})
+    for fault in ("{{ 1 // 0 }}", "{{ 'a' + 1 }}", "{% for i in range(10**9) %}{% endfor %}", "{{ '%s%s'|format(1) }}"):
+        with pytest.raises(UserError, match="template of the model fails"):
+            render(fault, "hi", {})
     with pytest.raises(UserError, match="no system role"):
         render("{{ raise_exception('no system role') }}", "hi", {})
