@@ -191,7 +191,13 @@ def compare(original: Runtime, shipped: Runtime, prompts: Sequence[str | Sample]
     rows = _Rows([], [], [], [], [])
     for ids, completion in zip(framed, ours, strict=True):
         text = [*ids, *completion[:MAX_NEW_TOKENS]]
-        _compare(original.logits(text), shipped.logits(text), rows)
+        wanted = original.logits(text)
+        if not np.isfinite(wanted).all():
+            raise UserError(
+                f"the model in {original.path} computes values that are not finite",
+                "the training diverged, or config.json is not the weights' own",
+            )
+        _compare(wanted, shipped.logits(text), rows)
     same, clear = np.array(rows.same), np.array(rows.clear)
     return Parity(
         prompts=len(items),
@@ -199,8 +205,8 @@ def compare(original: Runtime, shipped: Runtime, prompts: Sequence[str | Sample]
         clear=int(clear.sum()),
         max_abs_diff=float(np.max(rows.diff_max)),
         mean_abs_diff=float(np.mean(rows.diff_mean)),
-        mean_kl=max(0.0, float(np.mean(rows.kl))),
-        max_kl=max(0.0, float(np.max(rows.kl))),
+        mean_kl=float(np.maximum(0.0, np.mean(rows.kl))),  # of Python's max(0.0, NaN) nothing would be seen
+        max_kl=float(np.maximum(0.0, np.max(rows.kl))),
         top1=float(same.mean()),
         top1_clear=float(same[clear].mean()) if clear.any() else 1.0,
         greedy_equal=1 - len(parted) / len(items),

@@ -14,6 +14,7 @@ from bridge_edge.export.api import count_parameters, export_student
 from bridge_edge.export.bounds import BOUNDS, Bound
 from bridge_edge.export.parity import ParityError, compare, log_softmax
 from bridge_edge.runtimes.load import load_runtime
+from bridge_edge.runtimes.torch_runtime import TorchRuntime
 from tests import tiny
 
 
@@ -142,6 +143,15 @@ def test_parity_notices_another_model(student: Path, tmp_path: Path) -> None:
     result = compare(load_runtime(student, 1), load_runtime(other, 1), tiny.PROMPTS, 4)
     assert result.failures("Q3_K_M")
     assert result.top1 < 0.5
+
+
+def test_parity_notices_logits_that_are_no_numbers(student: Path, tmp_path: Path) -> None:
+    sound, broken = TorchRuntime(student, 1), TorchRuntime(student, 1)
+    broken.model.model.norm.weight.data[3] = float("nan")
+    result = compare(sound, broken, tiny.PROMPTS, 4)
+    assert any("mean KL nan" in failure for failure in result.failures("Q2_K"))
+    with pytest.raises(UserError, match="computes values that are not finite"):
+        compare(broken, sound, tiny.PROMPTS, 4)
 
 
 def test_parity_notices_another_template(student: Path, tmp_path: Path) -> None:
