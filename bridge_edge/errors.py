@@ -21,6 +21,11 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
+def in_one_line(error: Exception) -> str:
+    """All that an error of a library says, its lines joined: for those whose second line has the reason."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def told(error: Exception) -> UserError:
     """Any error as one that can be said in a line."""
     return error if isinstance(error, UserError) else UserError(f"{type(error).__name__}: {first_line(error)}")

@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime_genai as og
 
 from bridge_edge.data.card import Card
-from bridge_edge.errors import UserError, first_line
+from bridge_edge.errors import UserError, first_line, in_one_line
 from bridge_edge.runtimes.gguf_header import FORMS
 from bridge_edge.runtimes.onnx_config import read_config
 
@@ -43,7 +43,9 @@ class GenAI:
             opened.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
             self._model: Any = og.Model(opened)
         except Exception as error:
-            raise UserError(f"onnxruntime-genai cannot load {path}: {error}", "export the model again") from None
+            raise UserError(
+                f"onnxruntime-genai cannot load {path}: {in_one_line(error)}", "export the model again"
+            ) from None
 
     def _generator(self, ids: Sequence[int], new: int) -> Any:
         """A greedy generator with `ids` prefilled; the cache is sized for this call, not for the model's limit."""

@@ -13,6 +13,12 @@ from typing import Any
 from bridge_edge.errors import UserError
 
 CONFIG = "genai_config.json"
+# Options of a session that neither write files nor load code; unknown ones would reach onnxruntime as they are.
+SESSION = {
+    "log_id", "log_severity_level", "log_verbosity_level", "provider_options", "intra_op_num_threads",
+    "inter_op_num_threads", "graph_optimization_level", "enable_cpu_mem_arena", "enable_mem_pattern",
+    "use_env_allocators", "disable_cpu_ep_fallback", "disable_quant_qdq", "enable_quant_qdq_cleanup",
+}  # fmt: skip
 
 
 def inside(folder: Path, name: Any) -> Path | None:
@@ -34,7 +40,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """genai_config.json, with the keys that the runtime needs, its files inside the folder and no foreign library."""
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
         model = config["model"]
         name = model["decoder"]["filename"]
         missing = [key for key in ("vocab_size", "context_length", "eos_token_id") if key not in model]
@@ -48,6 +54,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     for key, value in _entries(config):
         _check_entry(folder, path, key, value)
     return dict(config)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Of a name given twice Python sees the last value, onnxruntime-genai both."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} stands there twice")
+    return found
 
 
 def _check_numbers(path: Path, model: dict[str, Any]) -> None:
@@ -73,6 +88,10 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
 def _check_entry(folder: Path, path: Path, key: str, value: Any) -> None:
     if "library" in key:
         raise UserError(f"{path} asks for native code by {key!r}", "use a model without custom operators")
+    session = value if key == "session_options" and isinstance(value, dict) else {}
+    odd = [name for name in session if name not in SESSION]
+    if odd and not any("library" in name for name in odd):
+        raise UserError(f"{path} asks for the session option {odd[0]!r}", f"known: {', '.join(sorted(SESSION))}")
     if key == "provider_options" and value:
         names = ", ".join(str(n) for o in value if isinstance(o, dict) for n in o) if isinstance(value, list) else value
         raise UserError(f"{path} is made for other devices than the CPU: {names}", "export the model for the CPU")

@@ -275,6 +275,11 @@ def foreign(model: onnx.ModelProto) -> None:
     model.graph.node.append(onnx.helper.make_node("EPContext", [], ["y"], ep_cache_context="../x.bin"))
 
 
+def three_bits(model: onnx.ModelProto) -> None:
+    node = next(n for n in model.graph.node if n.op_type == "MatMulNBits")
+    next(a for a in node.attribute if a.name == "bits").i = 3
+
+
 def hard_link(folder: Path) -> None:
     os.link(folder / DATA, folder.parent / "held.bin")
 
@@ -325,6 +330,14 @@ HOSTILE: dict[str, tuple[Edit, str]] = {
     "settings that are a list": (lambda f: (f / "genai_config.json").write_text("[]"), "not usable"),
     "settings nested too deeply": (lambda f: (f / "genai_config.json").write_text("[" * 99_999), "not usable"),
     "a library of operators": (decoder(session_options={"custom_ops_library": "/tmp/x.so"}), "native code"),
+    "a file written by the profiler": (decoder(session_options={"enable_profiling": "/tmp/x"}), "'enable_profiling'"),
+    "settings told twice": (
+        lambda f: (f / "genai_config.json").write_text(
+            (f / "genai_config.json").read_text().replace('"decoder": {', '"decoder": {}, "decoder": {', 1)
+        ),
+        "'decoder' stands there twice",
+    ),
+    "weights of three bits": (graph(three_bits), "cannot load"),
     "another provider": (
         decoder(session_options={"provider_options": [{"openvino": {"cache_dir": "/etc"}}]}),
         "other devices than the CPU: openvino",
