@@ -66,7 +66,8 @@ def _config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         config = dict(json.loads(path.read_text(encoding="utf-8")))
-        float(config["lora_alpha"])
+        if not math.isfinite(float(config["lora_alpha"])):
+            raise ValueError(f"lora_alpha is {config['lora_alpha']}")
         base = config["base_model_name_or_path"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path} is not usable: {error!r}", "save the adapter again with save_pretrained") from None
@@ -114,9 +115,9 @@ def _pairs(folder: Path) -> dict[str, Pair]:
 
 def _added(name: str, weight: torch.Tensor, pair: Pair, alpha: float, root: bool) -> torch.Tensor:
     a, b = pair.get("A"), pair.get("B")
-    if a is None or b is None or a.dim() != 2 or (b.shape[0], a.shape[1]) != tuple(weight.shape):
+    if a is None or b is None or a.dim() != 2 or b.dim() != 2 or (len(b), a.shape[1]) != tuple(weight.shape):
         raise UserError(f"the adapter's factors of {name!r} do not fit the base model", "name its own base")
-    if a.shape[0] != b.shape[1]:
+    if a.shape[0] != b.shape[1] or not len(a):
         raise UserError(f"the adapter's factors of {name!r} do not fit each other", "save the adapter again")
     rank = a.shape[0]
     scale = alpha / (math.sqrt(rank) if root else rank)

@@ -15,10 +15,10 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from bridge_edge.errors import UserError, first_line
+from bridge_edge.errors import UserError, first_line, in_one_line
 
 Shape = tuple[int, ...]
-MOST_LAYERS = 10_000
+MOST_LAYERS, MOST_NAME = 10_000, 300
 
 
 def read_config(folder: Path) -> Any:
@@ -27,8 +27,11 @@ def read_config(folder: Path) -> Any:
     if not path.is_file() or not list(folder.glob("*.safetensors")):
         raise UserError(f"{folder} is not a checkpoint", "give a folder with config.json and *.safetensors")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        layers = raw.get("num_hidden_layers", 1)
+        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        layers, room = raw.get("num_hidden_layers", 1), raw.get("max_position_embeddings", 1)
+        quantised = raw.get("quantization_config")
+    except UserError:
+        raise
     except (ValueError, AttributeError, RecursionError):
         raise UserError(f"cannot read {path}: it is no JSON object", "copy it again from the source") from None
     # Before transformers makes a list with an entry for each of a billion layers.
@@ -36,10 +39,20 @@ def read_config(folder: Path) -> Any:
         raise UserError(
             f"config.json of {folder} asks for {layers!r} layers", f"a number up to {MOST_LAYERS} is needed"
         )
+    if type(room) is int and not 0 < room < 1 << 31:
+        raise UserError(f"{path} has max_position_embeddings {room}", "a number from 1 to 2147483647 is needed")
+    if quantised is not None:
+        kind = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        raise UserError(f"the weights in {folder} are quantised already ({kind!r})", "give the model in full precision")
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise UserError(f"cannot read {path}: {first_line(error)}", "give a folder in hub layout") from None
+        raise UserError(f"cannot read {path}: {in_one_line(error)}", "give a folder in hub layout") from None
+
+
+def _no_number(word: str) -> float:
+    """For NaN and Infinity, which Python reads and JSON does not have."""
+    raise UserError(f"config.json holds {word}", "restore it from the source")
 
 
 def count_parameters(folder: Path) -> int:
@@ -58,6 +71,9 @@ def stored(folder: Path) -> dict[str, Shape]:
                 shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in names}
         except Exception as error:
             raise UserError(f"{file} cannot be read: {error}", "save or copy the checkpoint again") from None
+        long = [name for name in shapes if len(name) > MOST_NAME]
+        if long:
+            raise UserError(f"{file} has a tensor name of {len(long[0])} characters", "give a model in hub layout")
         twice = sorted(set(found) & set(shapes))
         if twice:
             raise UserError(f"tensor {twice[0]!r} lies in two files of {folder}", "remove the stale one")

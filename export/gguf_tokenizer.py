@@ -67,6 +67,9 @@ def spec(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"tokenizer model {kind!r} cannot be exported to GGUF", "supported: BPE, Unigram; or export to onnx"
         )
+    lacking = [key for key in (("vocab", "merges") if kind == "BPE" else ("vocab",)) if key not in data["model"]]
+    if lacking:
+        raise UserError(f"{path} has no model.{lacking[0]}", "save the tokenizer with save_pretrained")
     return dict(data)
 
 
@@ -137,7 +140,12 @@ def token_table(data: dict[str, Any], rows: int) -> tuple[list[str], list[int]]:
             f"the tokenizer has ids up to {max(vocab)} but the model only {rows} embeddings",
             "resize the model's embeddings to the tokenizer",
         )
-    taken = set(vocab.values())
+    taken: set[str] = set()
+    for text in vocab.values():
+        if text in taken or "\0" in text:
+            why = "contains a NUL" if "\0" in text else "stands there twice"
+            raise UserError(f"the token {text[:40]!r} {why}, which llama.cpp cannot load", "export to onnx")
+        taken.add(text)
     for i in range(rows):
         if i not in vocab:
             filler = f"[PAD{i}]"

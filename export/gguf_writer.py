@@ -91,10 +91,9 @@ def _refuse(config: Any) -> None:
             f"this {kind} uses sliding-window attention", "set use_sliding_window to false, or export to onnx"
         )
     act = getattr(config, "hidden_act", None) or getattr(config, "hidden_activation", None)
-    if act not in ("silu", "gelu_pytorch_tanh"):
-        raise UserError(
-            f"activation {act!r} cannot be exported to GGUF", "supported: silu, gelu_pytorch_tanh (Gemma 3)"
-        )
+    fixed = "gelu_pytorch_tanh" if kind == "gemma3_text" else "silu"  # llama.cpp's own, by family
+    if act != fixed:
+        raise UserError(f"a {kind} with the activation {act!r} cannot be exported to GGUF", f"supported: {fixed}")
 
 
 def head_dim(config: Any) -> int:

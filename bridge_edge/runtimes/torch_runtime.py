@@ -23,7 +23,8 @@ transformers_logging.disable_progress_bar()  # loading a small model is no work 
 
 
 def end_tokens(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:
-    """Every id that ends a generation: from the generation config, the model config and the tokenizer."""
+    """Every id that ends a generation: from the generation config, the model config and the tokenizer. A UserError for
+    one that the model can never give."""
     from transformers import GenerationConfig
 
     found = [getattr(config, "eos_token_id", None), tokenizer.eos_token_id]
@@ -34,10 +35,15 @@ def end_tokens(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:
             raise UserError(
                 f"cannot read {folder / 'generation_config.json'}: {first_line(error)}", "mend the file, or remove it"
             ) from None
-    ids: set[int] = set()
-    for item in found:
-        ids.update(item if isinstance(item, list | tuple) else [] if item is None else [item])
-    return frozenset(int(i) for i in ids)
+    ids = [i for item in found if item is not None for i in (item if isinstance(item, list | tuple) else [item])]
+    most = getattr(config, "vocab_size", None) or 1 << 31
+    odd = [i for i in ids if type(i) is not int or not 0 <= i < most]
+    if odd:
+        raise UserError(
+            f"{folder} names the end token {odd[0]!r}; the vocabulary has {most}",
+            "mend eos_token_id in config.json and generation_config.json",
+        )
+    return frozenset(ids)
 
 
 def load_tokenizer(folder: Path) -> Any:

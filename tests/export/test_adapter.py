@@ -94,6 +94,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (setting(bias="all"), "has bias 'all'"),
         (setting(modules_to_save=["lm_head"]), "has modules_to_save"),
         (setting(lora_alpha="much"), "is not usable"),
+        (setting(lora_alpha=float("nan")), "lora_alpha is nan"),
         (setting(base_model_name_or_path="someone/model"), "base model 'someone/model' is no folder here"),
         (setting(base_model_name_or_path=None), "base_model_name_or_path None"),
         (lambda f: (f / CONFIG).write_text("["), "is not usable"),
@@ -102,6 +103,11 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (factors(lambda t: t.pop(f"{UP}A.weight")), "do not fit the base model"),
         (factors(lambda t: t.update({f"{UP}A.weight": torch.ones(3, 64)})), "do not fit each other"),
         (factors(lambda t: t.update({f"{UP}B.weight": torch.ones(9, 4)})), "do not fit the base model"),
+        (factors(lambda t: t.update({f"{UP}B.weight": torch.ones(128)})), "do not fit the base model"),
+        (
+            factors(lambda t: t.update({f"{UP}A.weight": torch.ones(0, 64), f"{UP}B.weight": torch.ones(128, 0)})),
+            "do not fit each other",
+        ),
         (
             factors(lambda t: t.update({f"{FAR}A.weight": torch.ones(4, 64)})),
             "lacks 'model.layers.7",
