@@ -4,8 +4,8 @@
     BRIDGE_EDGE_LLAMA_CPP=FOLDER/vendor/llama.cpp python -m pytest tests/export/test_outside_reference.py
 
 Skipped where that folder is not named. The converter knows tokenizers by a hash and so refuses ours; it is told the
-pre-tokenizer's name and does all the rest itself. For Gemma it wants a SentencePiece model, which is written here with
-the vocabulary of tokenizer.json and read by the package sentencepiece (skipped where that is missing).
+pre-tokenizer's name and does all the rest itself. For Gemma and ERNIE it wants a SentencePiece model, which is written
+here with the vocabulary of tokenizer.json and read by the package sentencepiece (skipped where that is missing).
 """
 
 import importlib
@@ -50,8 +50,13 @@ OURS = {
     "tokenizer.ggml.add_eos_token",
     "tokenizer.ggml.unknown_token_id",  # as the tokenizer says; byte-level tokenizers never use it
     # Written out though the loader would find the same: sizes of heads, of their rotated part, of the vocabulary.
-    *(f"{kind}.{k}" for kind in ("qwen2", "qwen3", "gemma3") for k in ("rope.dimension_count", "vocab_size")),
+    *(
+        f"{kind}.{k}"
+        for kind in ("qwen2", "qwen3", "gemma3", "ernie4_5")
+        for k in ("rope.dimension_count", "vocab_size")
+    ),
     "gemma3.rope.freq_base_swa",
+    "tokenizer.ggml.add_space_prefix",  # for ERNIE the converter writes it only where tokenizer_config.json names it
     "qwen2.attention.key_length",
     "qwen2.attention.value_length",
 }
@@ -104,7 +109,7 @@ def test_tensors_are_bit_equal_and_metadata_agrees(kind: str, quant: str, tmp_pa
 
 def sentencepiece_model(folder: Path, reader: GGUFReader) -> None:
     """tokenizer.model with the vocabulary of tokenizer.json, in the order of its merges."""
-    pytest.importorskip("sentencepiece", reason="Gemma's converter reads tokenizer.model with sentencepiece")
+    pytest.importorskip("sentencepiece", reason="these converters read tokenizer.model with sentencepiece")
     form: Any = importlib.import_module("transformers.utils.sentencepiece_model_pb2_new")
     kinds = {1: "NORMAL", 2: "UNKNOWN", 3: "CONTROL", 4: "USER_DEFINED", 6: "BYTE"}
     model = form.ModelProto()
@@ -122,8 +127,9 @@ def sentencepiece_model(folder: Path, reader: GGUFReader) -> None:
 
 
 @pytest.mark.parametrize("quant", ["F32", "F16", "BF16", "Q8_0"])
-def test_gemma_is_converted_alike(quant: str, tmp_path: Path) -> None:
-    folder = tiny.checkpoint(tmp_path / "m", "gemma3", tok=byte_fallback(), eos_token_id=1)
+@pytest.mark.parametrize("kind", ["gemma3", "ernie"])
+def test_families_with_sentencepiece_are_converted_alike(kind: str, quant: str, tmp_path: Path) -> None:
+    folder = tiny.checkpoint(tmp_path / "m", kind, tok=byte_fallback(), eos_token_id=1)
     write_gguf(folder, tmp_path / "ours.gguf", quant, "m")
     a = GGUFReader(tmp_path / "ours.gguf")
     sentencepiece_model(folder, a)
