@@ -7,12 +7,26 @@ from typing import Any
 
 import click
 
+from bridge_edge.errors import UserError
 from bridge_edge.verbs.options import emit, json_option, runs_option, threads_option
+
+
+class Format(click.Choice[str]):
+    """The formats that are made; of the one that people look for too, why it is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == "executorch":
+            raise UserError(
+                "executorch is not made here: its programs carry no tokenizer and no chat template, and no runtime "
+                "here could check them",
+                "on phones gguf runs in llama.cpp and onnx in onnxruntime; export/README.md says more",
+            )
+        return super().convert(value, param, ctx)
 
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--format", "formats", type=click.Choice(["gguf", "onnx", "all"]), default="gguf", show_default=True)
+@click.option("--format", "formats", type=Format(["gguf", "onnx", "all"]), default="gguf", show_default=True)
 @click.option("--quant", default=None, help="Q8_0, Q4_K_M, auto ... (gguf), fp32, fp16, int8, int4 (onnx).")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder (default: export/ in the run).")
 @click.option(

@@ -102,6 +102,8 @@ def test_general_prompts_are_two_hundred_and_differ() -> None:
     ("words", "match"),
     [
         (("--block-size", "64"), "are for ONNX"),
+        (("--format", "executorch"), "no tokenizer and no chat template"),
+        (("--format", "exe"), "'exe' is not one of"),
         (("--format", "onnx", "--quant", "int4", "--block-size", "48"), "unknown block size '48'"),
         (("--format", "onnx", "--quant", "fp16", "--algorithm", "rtn"), "fp16 has no blocks"),
         (("--format", "onnx", "--quant", "auto"), "unknown ONNX precision 'auto'"),
