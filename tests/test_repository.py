@@ -71,6 +71,12 @@ def test_constraints_pin_what_the_project_asks_for() -> None:
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
 
 
+def test_signing_brings_what_model_signing_imports() -> None:
+    """model-signing 1.1.1 imports OpenSSL and does not ask for it, so that nothing could be signed."""
+    asked = {re.split(r"[<>=]", line)[0].lower() for line in PROJECT["project"]["optional-dependencies"]["sign"]}
+    assert {"model-signing", "pyopenssl"} <= asked
+
+
 def test_constraints_are_closed_under_what_is_installed() -> None:
     """Whatever a pinned package needs on this machine is pinned too."""
     pinned = pins()
