@@ -3,7 +3,8 @@
     python -m bridge_edge.benchmarks.reference FILE.gguf|ONNX-FOLDER [--llama-bench PATH] [--threads 1]
 
 Prefill (pp) and decode (tg) are `field.py`'s. "bare" is the engine in its own loop: llama_decode on a plain batch, as
-llama-bench calls it, without reading logits; onnxruntime-genai's generate_next_token, as its own benchmark does. They
+llama-bench calls it, without reading logits; onnxruntime-genai's append_tokens on the whole prompt and
+generate_next_token, as its own benchmark does. They
 take turns, repetition by repetition. llama-bench comes with llama.cpp's source, which the source distribution of
 llama-cpp-python holds:
 

@@ -2,7 +2,8 @@
 
 `GenAI` is what every ONNX runtime shares; `BareONNX` adds the package's own tokenizer, for devices without
 transformers. Prompts are run one after another, because the runtime derives the attention mask of a padded batch from
-the padding id, which may be a real token. Not covered: whether the folder can be trusted (`onnx_check`, an app's sums).
+the padding id, which may be a real token. A prompt goes in by parts: the graph computes the logits of every token it is
+given, which for a prompt of 1,000 and a vocabulary of 152,000 would be 600 MB in one piece. Not covered: whether the folder can be trusted (`onnx_check`, an app's sums).
 """
 
 from __future__ import annotations
@@ -21,6 +22,23 @@ from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError, first_line, in_one_line
 from bridge_edge.runtimes.gguf_header import FORMS
 from bridge_edge.runtimes.onnx_config import read_config
+
+PART = 128  # tokens at once; in larger parts a prompt is not faster
+
+def append(generator: Any, ids: Sequence[int], path: Path) -> Iterator[int]:
+    """Run `ids` through a generator by parts; yields the length of each once it is in."""
+    for i in range(0, len(ids), PART):
+        part = list(ids[i : i + PART])
+        try:
+            generator.append_tokens(np.array([part], dtype=np.int32))
+        except RuntimeError as error:
+            raise broken(path, error) from None
+        yield len(part)
+
+
+def broken(path: Path, error: RuntimeError) -> UserError:
+    """What a user is told of an error in native code."""
+    return UserError(f"onnxruntime cannot run {path}: {first_line(error)}", "export the model again")
 
 
 class GenAI:
@@ -48,7 +66,7 @@ class GenAI:
             ) from None
 
     def _generator(self, ids: Sequence[int], new: int) -> Any:
-        """A greedy generator with `ids` prefilled; the cache is sized for this call, not for the model's limit."""
+        """A greedy generator in which `ids` have room; the cache is sized for this call, not for the model's limit."""
         if self._model is None:
             raise UserError(f"{self.path} was closed", "load it again")
         bad = [i for i in ids if not 0 <= i < self.vocab_size]
@@ -62,13 +80,9 @@ class GenAI:
             max_length=length, min_length=0, do_sample=False, num_beams=1, repetition_penalty=1.0, batch_size=1
         )
         try:
-            generator = og.Generator(self._model, params)
-            generator.append_tokens(np.array([list(ids)], dtype=np.int32))
+            return og.Generator(self._model, params)
         except RuntimeError as error:
-            raise UserError(
-                f"onnxruntime cannot run {self.path}: {first_line(error)}", "export the model again"
-            ) from None
-        return generator
+            raise broken(self.path, error) from None
 
     def _too_long(self, ids: Sequence[int]) -> UserError:
         return UserError(
@@ -78,8 +92,11 @@ class GenAI:
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         if not ids:
             return np.zeros((0, self.vocab_size), dtype=np.float32)
-        out = np.asarray(self._generator(ids, 1).get_output("logits"), dtype=np.float32)
-        return out.reshape(-1, self.vocab_size)[-len(ids) :]  # (T, V)
+        generator, found = self._generator(ids, 1), []
+        for size in append(generator, ids, self.path):
+            out = np.asarray(generator.get_output("logits"), dtype=np.float32)
+            found.append(out.reshape(-1, self.vocab_size)[-size:])
+        return np.concatenate(found)  # (T, V)
 
     def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
         if not ids:
@@ -90,6 +107,8 @@ class GenAI:
             raise self._too_long(ids)
         room = min(max_new_tokens, self.context_length - len(ids))
         generator = self._generator(ids, room)
+        for _ in append(generator, ids, self.path):
+            pass
         for _ in range(room):
             if generator.is_done():
                 return

@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
-from bridge_edge.errors import UserError, first_line
+from bridge_edge.errors import UserError
 from bridge_edge.runtimes.base import Runtime
 
 
@@ -66,13 +64,10 @@ class ONNXSession:
         self.path, self.length = runtime.path, 0
 
     def feed(self, ids: Sequence[int]) -> None:
-        try:
-            self.generator.append_tokens(np.array([list(ids)], dtype=np.int32))
-        except RuntimeError as error:
-            raise UserError(
-                f"onnxruntime cannot run {self.path}: {first_line(error)}", "export the model again"
-            ) from None
-        self.length += len(ids)
+        from bridge_edge.runtimes.genai import append
+
+        for size in append(self.generator, ids, self.path):
+            self.length += size
 
     def rewind(self, length: int) -> None:
         self.generator.rewind_to(length)

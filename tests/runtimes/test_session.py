@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from bridge_edge.errors import UserError
+from bridge_edge.export.onnx_export import make_onnx
+from bridge_edge.runtimes.genai import PART
 from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.runtimes.session import GGUFSession, ONNXSession, open_session, use_threads
 from tests import tiny
@@ -99,3 +101,22 @@ def test_logits_are_the_callers_own(root: Path) -> None:
     list(runtime.stream(IDS, 3))
     np.testing.assert_array_equal(first, kept)
     runtime.close()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_a_long_onnx_prompt_goes_in_by_parts(tmp_path: Path, kind: str) -> None:
+    """The logits of all of a prompt were computed at once: 600 MB for 1,000 tokens of a usual vocabulary."""
+    folder = tiny.checkpoint(tmp_path / "m", kind)
+    (tmp_path / "onnx").mkdir()
+    make_onnx(folder, tmp_path / "onnx", "fp32")
+    runtime: Any = load_runtime(tmp_path / "onnx", 1)
+    original: Any = load_runtime(folder, 1)
+    ids = [1 + i * 7 % 90 for i in range(PART + 80)]  # beyond the window of 16, too
+    session: Any = open_session(runtime, len(ids))
+    session.feed(ids)
+    assert session.length == len(ids)
+    assert session.generator.get_output("logits").shape[1] <= PART
+    wanted = original.logits(ids)
+    np.testing.assert_allclose(next_logits(session), wanted[-1], atol=1e-3)
+    np.testing.assert_allclose(runtime.logits(ids), wanted, atol=1e-3)
+    assert list(runtime.stream(ids, 8)) == list(original.stream(ids, 8))
