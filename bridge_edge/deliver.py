@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bridge_edge.data.card import ANSWER_TASK, Card
 from bridge_edge.data.files import parse_columns, read_rows, to_samples
@@ -115,12 +116,20 @@ def evaluate_files(model: Path, exam: Exam, threads: int | None) -> Scores:
         runtime.close()
 
 
+def place_of(file: Path, record: dict[str, Any]) -> Path:
+    """Where the artifact of an export's record, `file`, lies now: beside it, since a run may have been moved."""
+    return file.parent if record.get("fmt") == "onnx" else file.parent / Path(str(record.get("path", ""))).name
+
+
 def artifacts(runs_dir: Path) -> list[Path]:
     """The student of the latest finished run and everything exported from it."""
     run = latest(runs_dir)
     found = [run.path / STUDENT]
-    for record in sorted((run.path / "export").glob("*/export.json")):
-        found.append(Path(json.loads(record.read_text())["path"]))
+    for file in sorted((run.path / "export").glob("*/export.json")):
+        try:
+            found.append(place_of(file, json.loads(file.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, AttributeError):
+            raise UserError(f"{file} cannot be read", "export again") from None
     say(
         f"using the student of {run.path}"
         + ("" if len(found) > 1 else "; `bridge-edge export` makes artifacts to compare")

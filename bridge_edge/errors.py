@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 
 
+MOST_NAMED = 50  # choices that an error lists
+
+
 class UserError(Exception):
     """What was wrong (`message`, naming the value) and how to mend it (`hint`: the choices or a command)."""
 
@@ -57,8 +60,10 @@ class Failures:
 
 
 def unknown(kind: str, value: str, choices: Iterable[str]) -> UserError:
-    """A UserError for a name that is not among `choices`, with the nearest one suggested."""
+    """A UserError for a name that is not among `choices`, with the nearest one suggested; of very many, the nearest."""
     names = sorted(choices)
-    near = difflib.get_close_matches(value, names, n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {kind} {value!r}", f"{guess}choices: {', '.join(names)}")
+    many = len(names) > MOST_NAMED
+    near = difflib.get_close_matches(value, names, n=3 if many else 1)
+    guess = f"did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
+    listed = f"one of {len(names)}, such as {', '.join(names[:3])}" if many else ", ".join(names)
+    return UserError(f"unknown {kind} {value!r}", f"{guess}choices: {listed}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+import pytest
 
 from bridge_edge.data.card import ANSWER_TASK, Card
 from bridge_edge.data.samples import Sample, write_jsonl
-from bridge_edge.deliver import file_samples
+from bridge_edge.deliver import artifacts, file_samples
+from bridge_edge.errors import UserError, unknown
 
 CARD = Card("toy", "Q: {text} Yes or no?", ("yes", "no"))
 ITEMS = [Sample("Q: Is 1 odd? Yes or no?", "yes", kind="odd"), Sample("Q: Is 2 odd? Yes or no?", "no", kind="even")]
@@ -28,3 +32,32 @@ def test_a_table_with_the_columns_of_the_card_is_read_by_the_card(tmp_path: Path
     assert [(s.prompt, s.kind) for s in found] == [("Q: Is 3 odd? Yes or no?", "x")]
     mapped = file_samples([tmp_path / "x.jsonl"], "text=prompt,kind=kind", CARD, None)
     assert [(s.prompt, s.kind) for s in mapped] == [("Q: ? Yes or no?", "a")]
+
+
+def test_the_exports_of_a_run_that_was_moved_are_its_own(tmp_path: Path) -> None:
+    """`bench` measured what lay at the old place, or left the exports out without a word."""
+    for place in ("old", "new"):
+        run = tmp_path / place / "toy-1"
+        (run / "tutor").mkdir(parents=True)
+        (run / "manifest.json").write_text(json.dumps({"schema": 1, "status": "finished", "stages": {}}))
+        for name, fmt, path in (("gguf-q8_0", "gguf", "gguf-q8_0/m.gguf"), ("onnx-int8", "onnx", "onnx-int8")):
+            (run / "export" / name).mkdir(parents=True)
+            record = {"fmt": fmt, "path": str(tmp_path / "old" / "toy-1" / "export" / path)}
+            (run / "export" / name / "export.json").write_text(json.dumps(record))
+        (run / "export" / "gguf-q8_0" / "m.gguf").touch()
+    found = artifacts(tmp_path / "new")
+    assert found == [tmp_path / "new" / "toy-1" / p for p in ("tutor", "export/gguf-q8_0/m.gguf", "export/onnx-int8")]
+    (run / "export" / "onnx-int8" / "export.json").write_text("{")
+    with pytest.raises(UserError, match=r"export\.json cannot be read; export again"):
+        artifacts(tmp_path / "new")
+
+
+def test_of_very_many_choices_only_the_nearest_are_named() -> None:
+    """An unknown task of lm-evaluation-harness was answered with 15,000 names."""
+    said = str(unknown("task", "arc_eazy", [*(f"other_{i}" for i in range(1000)), "arc_easy", "arc_hard"]))
+    assert said.startswith("unknown task 'arc_eazy'; did you mean 'arc_easy'")
+    assert "one of 1002" in said
+    assert len(said) < 200
+    assert str(unknown("fruit", "aple", ["pear", "apple"])) == (
+        "unknown fruit 'aple'; did you mean 'apple'? choices: apple, pear"
+    )

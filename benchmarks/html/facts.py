@@ -18,6 +18,7 @@ from bridge_edge import bench_store
 from bridge_edge.benchmarks.html.projection import Map, selection_map
 from bridge_edge.benchmarks.schema import check
 from bridge_edge.data.samples import Sample, read_jsonl
+from bridge_edge.deliver import place_of
 from bridge_edge.errors import UserError, first_line
 from bridge_edge.run import Run
 
@@ -86,10 +87,9 @@ def read_facts(folder: Path) -> Facts:
 
 
 def _export(path: Path) -> dict[str, Any]:
-    """The record of an export, with the path that the artifact has now: a run may have been moved."""
+    """The record of an export, with the path that the artifact has now."""
     found = read_json(path)
-    file = path.parent / Path(str(found.get("path", ""))).name
-    return {**found, "path": str(path.parent if found.get("fmt") == "onnx" else file)}
+    return {**found, "path": str(place_of(path, found))}
 
 
 def read_json(path: Path) -> dict[str, Any]:
