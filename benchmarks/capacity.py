@@ -4,7 +4,7 @@ Predicted peak = libraries (measured: what the process held before the model) + 
 peak of loading where that is higher. The KV cache is 2 x layers x KV heads x head size x bytes an element for each
 token that the runtime reserves; activations are the widest layer. llama.cpp's attention holds a mask of tokens by cache
 and no scores; its vocabulary and its graph take what was measured on four models (`memory_grid.py`). An ONNX session
-makes the logits of every token of a prompt.
+packs its weights anew (`onnx_weights.py`) and makes the logits of every token of a part of the prompt.
 Not covered: sliding windows (predicted as full attention), runtimes other than those of this package.
 """
 
@@ -23,7 +23,8 @@ from bridge_edge.runtimes.load import kind_of
 F32, F16 = 4, 2
 GGUF_BATCH, GGUF_FIRST = 512, 1024  # as in the GGUF runtime
 GGUF_GRAPH, GGUF_LAYER, GGUF_TOKEN = 6 << 20, 1 << 17, 168  # bytes: of the graph, a layer, an entry of the vocabulary
-ONNX_SESSION = 22 << 20  # bytes, whatever the model
+ONNX_PART = 128  # tokens of a prompt at once, as in the ONNX runtime
+ONNX_SESSION, ONNX_LAYER = 28_500_000, 68_000  # bytes: of code and graph, of a layer of it
 MAX_PROBES = 8
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -44,6 +45,7 @@ class Shape:
     context: int
     weight_bytes: int  # in memory
     streamed_bytes: int  # read for each token: without an embedding that is only looked up
+    loading_bytes: int = 0  # of the weights, beyond what is kept, while they are loaded
 
     @property
     def kv_per_token(self) -> int:
@@ -69,16 +71,19 @@ class Shape:
             rows = min(context, GGUF_BATCH)
             wide, mask = rows * (5 * self.hidden + 3 * self.inner) * F32, rows * self.reserved(context) * F16
             return wide + mask + self.vocab * GGUF_TOKEN + self.layers * GGUF_LAYER + GGUF_GRAPH
-        wide = context * (4 * self.hidden + 3 * self.inner) * F32
         if self.kind == "onnx":
-            return wide + context * self.vocab * F32 + ONNX_SESSION
-        return wide + self.vocab * F32
+            rows = min(context, ONNX_PART)
+            return rows * (8 * self.inner + self.vocab) * F32 + self._session
+        return (context * (4 * self.hidden + 3 * self.inner) + self.vocab) * F32
+
+    @property
+    def _session(self) -> int:
+        return ONNX_SESSION + self.layers * ONNX_LAYER if self.kind == "onnx" else 0
 
     def peak(self, libraries: int, context: int) -> int:
-        """Bytes at the most; ONNX sessions hold the weights twice while they are made."""
-        running = self.weight_bytes + self.kv_cache(context) + self.activations(context)
-        loading = 2 * self.weight_bytes if self.kind == "onnx" else self.weight_bytes
-        return libraries + max(running, loading)
+        """Bytes at the most, while it runs or while it is loaded."""
+        running = self.kv_cache(context) + self.activations(context)
+        return libraries + self.weight_bytes + max(running, self._session + self.loading_bytes)
 
 
 def shape_of(path: Path) -> Shape:
@@ -122,31 +127,28 @@ def _gguf(path: Path) -> Shape:
 
 
 def _onnx(path: Path) -> Shape:
-    import onnx
-
+    from bridge_edge.benchmarks.onnx_weights import read_weights
     from bridge_edge.runtimes.onnx_config import read_config
 
     model = read_config(path)["model"]
     decoder = model["decoder"]
     file = path / decoder["filename"]  # checked by `read_config` to lie in the folder
-    graph = onnx.load(file, load_external_data=False).graph
-    caches = [i.type.tensor_type.elem_type for i in graph.input if "past_key" in i.name]
-    sizes = [int(t.dims[0]) for t in graph.initializer if t.dims]
+    found = read_weights(path, decoder["filename"])
     total = sum(p.stat().st_size for p in file.parent.iterdir() if p.name.startswith(file.name))
-    hidden = int(decoder["hidden_size"])
     return Shape(
         kind="onnx",
         layers=int(decoder["num_hidden_layers"]),
-        hidden=hidden,
-        inner=max([n for n in sizes if n < 16 * hidden], default=4 * hidden),
+        hidden=int(decoder["hidden_size"]),
+        inner=found.widest,
         heads=int(decoder["num_attention_heads"]),
         kv_heads=int(decoder["num_key_value_heads"]),
         head_size=int(decoder["head_size"]),
-        kv_bytes=F16 if onnx.TensorProto.FLOAT16 in caches else F32,
+        kv_bytes=F16 if found.half_cache else F32,
         vocab=int(model["vocab_size"]),
         context=int(model["context_length"]),
-        weight_bytes=total,
-        streamed_bytes=total,
+        weight_bytes=found.held,
+        streamed_bytes=total - found.looked_up,
+        loading_bytes=found.passing,
     )
 
 
@@ -154,20 +156,26 @@ def _torch(path: Path) -> Shape:
     config = _json(path / "config.json")
     config = config.get("text_config") or config
     weights = _elements(path)
-    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+
+    def value(name: str) -> int:
+        if not isinstance(found := config.get(name), int) or found < 1:
+            raise UserError(f"{path / 'config.json'} says no {name}", "save the checkpoint again")
+        return found
+
+    hidden, heads = value("hidden_size"), value("num_attention_heads")
     total = sum(weights.values())
     embedding = next((n for name, n in weights.items() if name.endswith("embed_tokens.weight")), 0)
     untied = any(name.endswith("lm_head.weight") for name in weights)
     return Shape(
         kind="torch",
-        layers=int(config["num_hidden_layers"]),
+        layers=value("num_hidden_layers"),
         hidden=hidden,
         inner=int(config.get("intermediate_size") or 4 * hidden),
         heads=heads,
         kv_heads=int(config.get("num_key_value_heads") or heads),
         head_size=int(config.get("head_dim") or hidden // heads),
         kv_bytes=F32,
-        vocab=int(config["vocab_size"]),
+        vocab=value("vocab_size"),
         context=int(config.get("max_position_embeddings") or 1 << 30),
         weight_bytes=F32 * total,
         streamed_bytes=F32 * (total - (embedding if untied else 0)),

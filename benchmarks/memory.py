@@ -206,9 +206,8 @@ def libraries(kind: str, path: Path) -> None:
     if kind == "torch":
         from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-        config = type(AutoConfig.from_pretrained(path, local_files_only=True))
-        if config in MODEL_FOR_CAUSAL_LM_MAPPING:
-            MODEL_FOR_CAUSAL_LM_MAPPING[config]
+        with contextlib.suppress(Exception):  # what is wrong with a checkpoint, loading it says better
+            MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(path, local_files_only=True))]
 
 
 def sampled(child: subprocess.Popen[str], timeout: float) -> tuple[int | None, int]:

@@ -87,7 +87,7 @@ def predict(shape: Shape, parameters: int, where: Device, depth: int = 0) -> dic
         "roofline_tps": roofline(load, where),
         "streamed_bytes": load.streamed,
         "depth": depth,
-        "extrapolated": not min(sizes) / MARGIN <= shape.weight_bytes <= max(sizes) * MARGIN,
+        "extrapolated": not min(sizes) / MARGIN <= shape.streamed_bytes <= max(sizes) * MARGIN,
         "need_bytes": need,
         "allowed_bytes": int(where.app_memory_gb * 1e9),
         "fits": need <= where.app_memory_gb * 1e9,

@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 
-
 MOST_NAMED = 50  # choices that an error lists
 
 

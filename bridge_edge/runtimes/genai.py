@@ -3,7 +3,8 @@
 `GenAI` is what every ONNX runtime shares; `BareONNX` adds the package's own tokenizer, for devices without
 transformers. Prompts are run one after another, because the runtime derives the attention mask of a padded batch from
 the padding id, which may be a real token. A prompt goes in by parts: the graph computes the logits of every token it is
-given, which for a prompt of 1,000 and a vocabulary of 152,000 would be 600 MB in one piece. Not covered: whether the folder can be trusted (`onnx_check`, an app's sums).
+given, which for a prompt of 1,000 and a vocabulary of 152,000 would be 600 MB in one piece. Not covered: whether the
+folder can be trusted (`onnx_check`, an app's sums).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bridge_edge.runtimes.gguf_header import FORMS
 from bridge_edge.runtimes.onnx_config import read_config
 
 PART = 128  # tokens at once; in larger parts a prompt is not faster
+
 
 def append(generator: Any, ids: Sequence[int], path: Path) -> Iterator[int]:
     """Run `ids` through a generator by parts; yields the length of each once it is in."""

@@ -92,9 +92,13 @@ class TorchRuntime(HubText):
             torch.set_num_threads(threads)
         self.path = path
         self.card = Card.load(path)
-        self.tokenizer = load_tokenizer(path)
         try:
             config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        except Exception as error:
+            said = f"cannot read {path / 'config.json'}: {first_line(error)}"
+            raise UserError(said, "save the checkpoint again") from None
+        self.tokenizer = load_tokenizer(path)
+        try:
             self.model: Any = AutoModelForCausalLM.from_pretrained(
                 path, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True
             ).eval()

@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 
 from bridge_edge.benchmarks import capacity
+from bridge_edge.benchmarks.onnx_weights import read_weights
 from bridge_edge.errors import UserError
+from bridge_edge.export.onnx_export import make_onnx
 from bridge_edge.export.quantize import make_gguf
+from bridge_edge.runtimes.genai import PART
+from bridge_edge.runtimes.onnx_config import read_config
 from tests import tiny
 
 
@@ -22,7 +26,8 @@ def test_three_formats_of_one_model_have_one_shape(root: Path) -> None:
     for shape in shapes:
         assert (shape.layers, shape.hidden, shape.heads, shape.kv_heads, shape.head_size) == (2, 64, 4, 2, 16)
         assert (shape.vocab, shape.context) == (tiny.VOCAB, 256)
-        assert shape.weight_bytes == pytest.approx(shapes[0].weight_bytes, rel=0.1)
+        assert shape.inner == 128
+        assert shape.streamed_bytes == pytest.approx(shapes[0].streamed_bytes, rel=0.1)
     assert [s.kv_per_token for s in shapes] == [2 * 2 * 2 * 16 * n for n in (4, 2, 4)]
 
 
@@ -50,24 +55,54 @@ def test_parameters_follow_from_the_shape() -> None:
     assert qwen.parameters == pytest.approx(494e6, rel=0.01)
 
 
-MEASURED = (  # MiB at 256, 1,024, 2,048 and 4,096 tokens, by `memory_grid --only gguf`
+GGUF = (  # MiB at 256, 1,024, 2,048 and 4,096 tokens, by `memory_grid --only gguf`
     (capacity.Shape("gguf", 30, 576, 1536, 9, 3, 64, 2, 49152, 8192, 269215488, 1), (346, 354, 378, 425)),
     (capacity.Shape("gguf", 24, 896, 4864, 14, 2, 64, 2, 151936, 8192, 988208640, 1), (1049, 1069, 1082, 1108)),
 )
+INT4 = (  # by `memory_grid --only onnx`
+    (capacity.Shape("onnx", 30, 576, 1536, 9, 3, 64, 4, 49152, 8192, 137602304, 1, 14155776), (463, 502, 548, 639)),
+    (capacity.Shape("onnx", 32, 960, 2560, 15, 5, 64, 4, 49152, 8192, 348376832, 1, 23592960), (675, 741, 821, 985)),
+    (capacity.Shape("onnx", 24, 896, 4864, 14, 2, 64, 4, 151936, 8192, 519572992, 1, 68067328), (869, 890, 913, 963)),
+)
 
 
-@pytest.mark.parametrize(("shape", "peaks"), MEASURED)
-def test_the_peak_of_a_gguf_is_foretold_within_two_percent(shape: capacity.Shape, peaks: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("shape", "peaks"), [*GGUF, *INT4])
+def test_the_peak_is_foretold_within_two_percent(shape: capacity.Shape, peaks: tuple[int, ...]) -> None:
+    libraries = {"gguf": 43_790_000, "onnx": 274_500_000}[shape.kind]
     for context, peak in zip((256, 1024, 2048, 4096), peaks, strict=True):
-        assert shape.peak(43_790_000, context) / (1 << 20) == pytest.approx(peak, rel=0.02)
+        assert shape.peak(libraries, context) / (1 << 20) == pytest.approx(peak, rel=0.02)
+
+
+@pytest.mark.parametrize(("precision", "tied", "bits"), [("int4", True, 4), ("int8", False, 8), ("fp32", True, 32)])
+def test_what_a_session_holds_of_an_onnx_graph(tmp_path: Path, precision: str, tied: bool, bits: int) -> None:
+    """By the sizes of the matrices alone: packed once, a tied embedding twice, scales thrice, one of those mapped."""
+    folder = tiny.checkpoint(tmp_path / "m", "qwen2", tie_word_embeddings=tied)
+    (tmp_path / "onnx").mkdir()
+    make_onnx(folder, tmp_path / "onnx", precision)
+    name = read_config(tmp_path / "onnx")["model"]["decoder"]["filename"]
+    found = read_weights(tmp_path / "onnx", name)
+    table = tiny.VOCAB * 64
+    layers = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
+    data = (layers + (2 if tied else 1) * table) * bits // 8
+    floats = 0 if bits == 32 else 3 * layers // 32 + (3 + tied) * table // 32
+    small = found.held - data - 4 * floats
+    assert 0 < small < 50_000, "norms, biases, angles"
+    assert found.passing == table * bits // 8
+    assert found.looked_up == (0 if tied else 4 * table)
+    assert (found.widest, found.half_cache) == (128, False)
+    (tmp_path / "onnx" / f"{name}_data").write_bytes(b"short")
+    with pytest.raises(UserError, match="which has 5"):
+        capacity.shape_of(tmp_path / "onnx")
 
 
 def test_peaks_grow_with_the_context_and_loading_may_be_the_peak(root: Path) -> None:
     torch_shape, onnx_shape = (capacity.shape_of(root / name) for name in ("torch", "onnx"))
     assert torch_shape.peak(1000, 200) > torch_shape.peak(1000, 100) > 1000 + torch_shape.weight_bytes
-    assert onnx_shape.peak(0, 2) - onnx_shape.peak(0, 1) >= 4 * tiny.VOCAB, "the logits of every token"
-    heavy = capacity.Shape(**{**onnx_shape.__dict__, "weight_bytes": 1 << 30})
-    assert heavy.peak(0, 1) == 2 << 30, "a session holds the weights twice while it is made"
+    grown = onnx_shape.activations(2) - onnx_shape.activations(1)
+    assert grown >= 4 * tiny.VOCAB, "the logits of every token"
+    heavy = capacity.Shape(**{**onnx_shape.__dict__, "loading_bytes": 1 << 30})
+    assert heavy.peak(0, 1) > (1 << 30) + onnx_shape.weight_bytes, "while the session is made"
+    assert onnx_shape.activations(200) == onnx_shape.activations(PART), "a prompt goes in by parts"
     found = capacity.compared(torch_shape, {"imported_rss_bytes": 10, "peak_rss_bytes": 1 << 20}, 64)
     assert found["predicted_peak_bytes"] == torch_shape.peak(10, 64)
     assert found["error"] == pytest.approx(torch_shape.peak(10, 64) / (1 << 20) - 1)
@@ -106,4 +141,7 @@ def test_a_model_that_is_too_large_for_the_cap() -> None:
 def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]", encoding="utf-8")
     with pytest.raises(UserError, match="holds no object"):
+        capacity.shape_of(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "odd"}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.json says no hidden_size; save the checkpoint again"):
         capacity.shape_of(tmp_path)

@@ -65,3 +65,17 @@ def test_wrong_usage() -> None:
     )
     assert done.returncode == 2
     assert "usage" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["[]", "{bad", '{"model_type": "nosuch"}'])
+def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path, text: str) -> None:
+    """The libraries of a family are imported first, which took the error of transformers for the last line."""
+    model = tiny.checkpoint(tmp_path / "model")
+    (model / "config.json").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "bridge_edge.benchmarks.memory", str(model), "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].startswith(f"cannot read {model / 'config.json'}: ")
+    assert lines[-1].endswith("; save the checkpoint again")
+    assert "Traceback" not in done.stderr
