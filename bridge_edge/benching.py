@@ -138,7 +138,8 @@ def think(
 
 
 def fit_memory(found: dict[str, Any], cap: int | None, search: bool) -> None:
-    """Put the prediction of memory beside what was measured, and the largest context under a cap."""
+    """Put the prediction of memory beside what was measured, and the largest context under a cap; raises UserError,
+    with all of it in place, where the measured answers alone took more than the cap."""
     from bridge_edge.benchmarks import capacity, memory
 
     used = found["memory"]
@@ -166,6 +167,12 @@ def fit_memory(found: dict[str, Any], cap: int | None, search: bool) -> None:
             }
             for n, peak in seen
         ]
+    if cap is not None and not used["within_cap"]:
+        peak = used["peak_rss_bytes"] / (1 << 20)
+        raise UserError(
+            f"its peak of {peak:.1f} MiB is beyond the cap of {cap / (1 << 20):.1f} MiB",
+            "raise --memory-cap, or export with a smaller --quant",
+        )
 
 
 def predictions(request: Request, where: Any, failures: Failures) -> tuple[list[dict[str, Any]], str]:

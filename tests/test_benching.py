@@ -99,6 +99,24 @@ def test_what_fails_beside_others_is_a_line_and_exit_code_2(tmp_path: Path, caps
         cli.main(["bench", str(bad), *words], standalone_mode=False)
 
 
+def test_a_model_beyond_the_cap_is_a_line_and_keeps_its_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was said nowhere but in the JSON, with exit code 0."""
+    model, items = tiny.checkpoint(tmp_path / "good"), tmp_path / "items.jsonl"
+    items.write_text('{"text": "Is 7 odd?", "answer": "yes"}\n', encoding="utf-8")
+    words = [f"--data={items}", "--repetitions=1", "--threads=1", "--retries=0", "--json", "--memory-cap"]
+    assert not cli.main(["bench", str(model), *words, "8G"], standalone_mode=False)
+    capsys.readouterr()
+    assert cli.main(["bench", str(model), *words, "20M"], standalone_mode=False) == 2
+    printed = capsys.readouterr()
+    (found,) = json.loads(printed.out.splitlines()[-1])["reports"]
+    assert (found["memory"]["within_cap"], found["memory"]["cap_bytes"]) == (False, 20 << 20)
+    assert found["memory"]["predicted"]["predicted_peak_bytes"] > 0
+    (line,) = [line for line in printed.err.splitlines() if line.startswith("bridge-edge: ")]
+    assert re.search(r"its peak of \d+\.\d MiB is beyond the cap of 20\.0 MiB; raise --memory-cap, or ", line)
+
+
 def test_a_device_that_is_too_small_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, items = tmp_path / "model", tmp_path / "items.jsonl"
     model.mkdir()
