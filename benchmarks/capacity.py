@@ -4,8 +4,9 @@ Predicted peak = libraries (measured: what the process held before the model) + 
 peak of loading where that is higher. The KV cache is 2 x layers x KV heads x head size x bytes an element for each
 token that the runtime reserves; activations are the widest layer. llama.cpp's attention holds a mask of tokens by cache
 and no scores; its vocabulary and its graph take what was measured on four models (`memory_grid.py`). An ONNX session
-packs its weights anew (`onnx_weights.py`) and makes the logits of every token of a part of the prompt.
-Not covered: sliding windows (predicted as full attention), runtimes other than those of this package.
+packs its weights anew (`onnx_weights.py`) and makes the logits of every token of a part of the prompt. transformers
+maps a checkpoint in half precision beside the float32 that it makes of it. Not covered: sliding windows (predicted as
+full attention), runtimes other than those of this package.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ GGUF_BATCH, GGUF_FIRST = 512, 1024  # as in the GGUF runtime
 GGUF_GRAPH, GGUF_LAYER, GGUF_TOKEN = 6 << 20, 1 << 17, 168  # bytes: of the graph, a layer, an entry of the vocabulary
 ONNX_PART = 128  # tokens of a prompt at once, as in the ONNX runtime
 ONNX_SESSION, ONNX_LAYER = 28_500_000, 68_000  # bytes: of code and graph, of a layer of it
+TORCH_CODE = 25_000_000  # bytes that a first answer reads
 MAX_PROBES = 8
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -74,11 +77,12 @@ class Shape:
         if self.kind == "onnx":
             rows = min(context, ONNX_PART)
             return rows * (8 * self.inner + self.vocab) * F32 + self._session
-        return (context * (4 * self.hidden + 3 * self.inner) + self.vocab) * F32
+        return (context * (4 * self.hidden + 3 * self.inner) + self.vocab) * F32 + self._session
 
     @property
     def _session(self) -> int:
-        return ONNX_SESSION + self.layers * ONNX_LAYER if self.kind == "onnx" else 0
+        """Code that is read and structures that are made with the model, whatever its context."""
+        return {"onnx": ONNX_SESSION + self.layers * ONNX_LAYER, "torch": TORCH_CODE}.get(self.kind, 0)
 
     def peak(self, libraries: int, context: int) -> int:
         """Bytes at the most, while it runs or while it is loaded."""
@@ -163,8 +167,8 @@ def _torch(path: Path) -> Shape:
         return found
 
     hidden, heads = value("hidden_size"), value("num_attention_heads")
-    total = sum(weights.values())
-    embedding = next((n for name, n in weights.items() if name.endswith("embed_tokens.weight")), 0)
+    total = sum(count for count, _ in weights.values())
+    embedding = next((n for name, (n, _) in weights.items() if name.endswith("embed_tokens.weight")), 0)
     untied = any(name.endswith("lm_head.weight") for name in weights)
     return Shape(
         kind="torch",
@@ -179,6 +183,7 @@ def _torch(path: Path) -> Shape:
         context=int(config.get("max_position_embeddings") or 1 << 30),
         weight_bytes=F32 * total,
         streamed_bytes=F32 * (total - (embedding if untied else 0)),
+        loading_bytes=sum(size for count, size in weights.values() if size < F32 * count),  # mapped, to be widened
     )
 
 
@@ -192,9 +197,9 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _elements(path: Path) -> dict[str, int]:
-    """Elements of every tensor, from the headers of the safetensors files."""
-    found: dict[str, int] = {}
+def _elements(path: Path) -> dict[str, tuple[int, int]]:
+    """Elements and bytes of every tensor, from the headers of the safetensors files."""
+    found: dict[str, tuple[int, int]] = {}
     for file in sorted(path.glob("*.safetensors")):
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8).ljust(8, b"\0"))
@@ -203,10 +208,8 @@ def _elements(path: Path) -> dict[str, int]:
             header = json.loads(opened.read(length))
         for name, tensor in header.items():
             if name != "__metadata__":
-                count = 1
-                for n in tensor["shape"]:
-                    count *= n
-                found[name] = count
+                start, end = tensor["data_offsets"]
+                found[name] = (prod(tensor["shape"]), end - start)
     return found
 
 
