@@ -7,12 +7,14 @@
 Each part does the same work in our way and in a plain one, side by side in one process on one thread: training against
 `transformers.Trainer`, annotation against `model.generate`, selection against numpy that reads the whole pool at each
 pick, export against casting and writing the same tensors, decoding of a GGUF against torch. A ratio is our work a
-processor second to the plain way's: a busy machine and a faster one change both alike. The bounds are the extremes of n
-rounds, between which the median lies with probability 1 - 2^(1 - n), 97 % for six, whatever the distribution.
+processor second to the plain way's, so that most of what a busy or a faster machine changes falls out; not all: on busy
+caches selection and decoding lose less than their plain ways, which read more memory, and their ratios doubled. Compare
+`suite.json` on a quiet machine. The bounds are the extremes of n rounds, between which the median lies with probability
+1 - 2^(1 - n), 97 % for six, whatever the distribution.
 
 `--against` checks the other commit out beside this one and measures both in fresh processes, A B B A and so on; these
-benchmarks measure it, so it must still have the functions that they call. Not covered: GPUs, several threads, the
-teacher's API (`stress --requests`), memory.
+benchmarks measure it, with the embedded models of this tree, so it must still have the functions that they call. Not
+covered: a recipe whose items have changed, GPUs, several threads, the teacher's API (`stress --requests`), memory.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from bridge_edge.cli import quiet_environment
 from bridge_edge.errors import UserError, first_line
 from bridge_edge.plain import grid
 
+MODELS = Path("embedded", "models")
 BASELINE = Path(__file__).with_name("suite.json")
 ITEMS, ANNOTATED = 40, 24
 POOL, WIDTH, BUDGET = 20_000, 128, 200
@@ -160,7 +163,8 @@ def verdict(now: dict[str, float], before: dict[str, float] | None) -> str:
 
 @contextmanager
 def tree_of(commit: str) -> Iterator[Path]:
-    """A folder from which Python imports another commit's package, with these benchmarks in the place of its own."""
+    """A folder from which Python imports another commit's package, with these benchmarks in the place of its own, and
+    these embedded models: other weights say longer or shorter answers, which is other work."""
     root = BASELINE.resolve().parents[1]
     with tempfile.TemporaryDirectory() as scratch:
         place, tree = Path(scratch) / "commit", Path(scratch) / "tree"
@@ -172,13 +176,21 @@ def tree_of(commit: str) -> Iterator[Path]:
                 f"cannot check out {commit!r}: {said.strip().splitlines()[-1]}", "name a commit of this repository"
             ) from None
         try:
-            (tree / "bridge_edge").mkdir(parents=True)
             parts = {p.name: p for p in (*(place / "bridge_edge").iterdir(), place / "export", place / "recipes")}
-            for name, target in {**parts, "benchmarks": BASELINE.resolve().parent}.items():
-                (tree / "bridge_edge" / name).symlink_to(target)
+            link({**parts, "benchmarks": root / "benchmarks"}, tree / "bridge_edge", MODELS.parts[0])
+            models = {p.name: p for p in (place / "bridge_edge" / MODELS.parts[0]).iterdir()}
+            link({**models, MODELS.name: root / "bridge_edge" / MODELS}, tree / "bridge_edge" / MODELS.parts[0])
             yield tree
         finally:
             git(root, "worktree", "remove", "--force", str(place))
+
+
+def link(targets: dict[str, Path], folder: Path, but: str = "") -> None:
+    """A folder of links by these names."""
+    folder.mkdir(parents=True)
+    for name, target in targets.items():
+        if name != but:
+            (folder / name).symlink_to(target)
 
 
 def git(root: Path, *words: str) -> None:

@@ -68,16 +68,21 @@ def test_another_commits_code_is_what_is_measured() -> None:
     root = suite.BASELINE.resolve().parents[1]
     if not (root / ".git").exists():
         pytest.skip("not a git checkout")
-    say = "import bridge_edge.errors as e, bridge_edge.benchmarks.suite as s; print(e.__file__, s.__file__)"
+    say = (
+        "import bridge_edge.errors as e, bridge_edge.benchmarks.suite as s; from bridge_edge.train.models import locate;"
+        "import bridge_edge.embedded as m; print(e.__file__, s.__file__, m.__file__, locate('embedded:ta'))"
+    )
     with suite.tree_of("HEAD") as tree:
         env = {**os.environ, "PYTHONPATH": str(tree)}
         done = subprocess.run(
             [sys.executable, "-c", say], env=env, cwd=tree, capture_output=True, text=True, check=True
         )
-        code, benchmarks = (Path(line) for line in done.stdout.split())
+        code, benchmarks, embedded, ta = (Path(line) for line in done.stdout.split())
         assert code == tree / "bridge_edge" / "errors.py"
         assert code.resolve() != root / "bridge_edge" / "errors.py"
         assert benchmarks.resolve() == Path(suite.__file__).resolve()
+        assert embedded.resolve() != root / "bridge_edge" / "embedded" / "__init__.py"
+        assert ta.resolve() == root / "bridge_edge" / "embedded" / "models" / "ta", "the same work on both sides"
     assert not tree.exists()
     listed = subprocess.run(["git", "-C", str(root), "worktree", "list"], capture_output=True, text=True, check=True)
     assert str(tree.parent) not in listed.stdout
