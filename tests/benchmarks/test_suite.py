@@ -69,8 +69,8 @@ def test_another_commits_code_is_what_is_measured() -> None:
     if not (root / ".git").exists():
         pytest.skip("not a git checkout")
     say = (
-        "import bridge_edge.errors as e, bridge_edge.benchmarks.suite as s; from bridge_edge.train.models import locate;"
-        "import bridge_edge.embedded as m; print(e.__file__, s.__file__, m.__file__, locate('embedded:ta'))"
+        "import bridge_edge.errors as e, bridge_edge.benchmarks.suite as s, bridge_edge.embedded as m;"
+        "from bridge_edge.train.models import locate; print(e.__file__, s.__file__, m.__file__, locate('embedded:ta'))"
     )
     with suite.tree_of("HEAD") as tree:
         env = {**os.environ, "PYTHONPATH": str(tree)}
