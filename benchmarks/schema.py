@@ -115,6 +115,7 @@ class Report(Strict):
     sustained: Sustained | None
     memory: dict[str, Any] | None
     quality: dict[str, Any] | None
+    thinking: dict[str, Any] | None = None  # only where budgets of reasoning were asked for
     environment: dict[str, Any]
     contention: dict[str, Any]
     publishable: bool

@@ -75,6 +75,12 @@ def row(
 
 def table(found: Sequence[dict[str, Any]]) -> str:
     """The figures for people."""
+    header, lines = parts(found)
+    return grid(header, lines, right=range(1, len(header)))
+
+
+def parts(found: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Header and rows: one row an artifact and budget."""
     lines = []
     for one in found:
         name = Path(one["artifact"]).name + ("" if one["signal"] else " (no signal)")
@@ -83,4 +89,4 @@ def table(found: Sequence[dict[str, Any]]) -> str:
             shares = f"{r['accuracy']:.1%}", f"{low:.1%} to {high:.1%}", f"{r['thought']:.1f}", f"{r['closed']:.1%}"
             lines.append([name, str(r["budget"]), *shares, f"{1000 * r['answer_s']['p50']:.0f}"])
     header = ("artifact", "budget", "accuracy", "95 % interval", "thought", "closed", "answer ms")
-    return grid(header, lines, right=range(1, 7))
+    return header, lines

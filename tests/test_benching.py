@@ -152,12 +152,13 @@ def test_a_measured_run_tells_of_it_in_its_report(tmp_path: Path) -> None:
     model = tiny.checkpoint(run / "tutor")
     items = tmp_path / "items.jsonl"
     items.write_text('{"text": "Is 7 odd?", "answer": "yes"}\n', encoding="utf-8")
-    request = Request(models=(str(model),), files=(items,), repetitions=1, threads="1", retries=0)
+    request = Request(models=(str(model),), files=(items,), repetitions=1, threads="1", retries=0, think="4,8")
     bench_models(replace(request, keep=False))
     assert not (run / "bench.json").exists()
     reports, _ = bench_models(request)
     text = write_report([run], tmp_path).read_text(encoding="utf-8")
     assert "Measured on this machine" in text
+    assert "At budgets of reasoning, on this machine" in text  # which it refused
     assert "Not measured yet" not in text
     assert str(report.spread(reports[0]["decode"]["tps"])) in text
     kept = json.loads((run / "bench.json").read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge_edge import chart
-from bridge_edge.benchmarks import harness, report
+from bridge_edge.benchmarks import harness, report, thinking
 from bridge_edge.benchmarks.html.facts import Facts
 from bridge_edge.benchmarks.html.method import drawn, percent_point
 from bridge_edge.benchmarks.html.page import Block, Figure, Note, Section, Table
@@ -88,6 +88,10 @@ def measured(facts: Facts) -> Section:
         blocks += [Note(text, warning=text.startswith("not publishable")) for text in notes]
         if not unfit:
             blocks.append(Note("The machine was quiet before, during and after: these figures may be published."))
+        thought = [r["thinking"] for r in reports if r.get("thinking")]
+        if thought:
+            head, lines = thinking.parts(thought)
+            blocks.append(Table(f"At budgets of reasoning, on {place}", head, lines, range(1, len(head))))
         blocks += trades(place, reports)
     for tasks, found in facts.harness.items():
         head, scores = harness.parts(found["reports"])
