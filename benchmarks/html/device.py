@@ -90,8 +90,8 @@ def measured(facts: Facts) -> Section:
             blocks.append(Note("The machine was quiet before, during and after: these figures may be published."))
         thought = [r["thinking"] for r in reports if r.get("thinking")]
         if thought:
-            head, lines = thinking.parts(thought)
-            blocks.append(Table(f"At budgets of reasoning, on {place}", head, lines, range(1, len(head))))
+            columns, lines = thinking.parts(thought)
+            blocks.append(Table(f"At budgets of reasoning, on {place}", columns, lines, range(1, len(columns))))
         blocks += trades(place, reports)
     for tasks, found in facts.harness.items():
         head, scores = harness.parts(found["reports"])

@@ -58,15 +58,16 @@ class ONNXSession:
     def __init__(self, runtime: Any, room: int, least: int = 0) -> None:
         import onnxruntime_genai as og
 
+        from bridge_edge.runtimes.genai import append
+
+        self.append = append
         params = og.GeneratorParams(runtime._model)
         params.set_search_options(max_length=room, min_length=least, do_sample=False, num_beams=1, batch_size=1)
         self.generator: Any = og.Generator(runtime._model, params)
         self.path, self.length = runtime.path, 0
 
     def feed(self, ids: Sequence[int]) -> None:
-        from bridge_edge.runtimes.genai import append
-
-        for size in append(self.generator, ids, self.path):
+        for size in self.append(self.generator, ids, self.path):
             self.length += size
 
     def rewind(self, length: int) -> None:
