@@ -140,7 +140,6 @@ def _onnx(folder: Path, partial: Path, quant: str, parameters: int, wish: Wish) 
     from bridge_edge.export.onnx_graph import fallbacks, weight_bytes
     from bridge_edge.export.onnx_types import TYPES
 
-    check_weights(folder)
     check_finite(folder)
     graph = make_onnx(folder, partial, quant, wish.blocks)
     size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())

@@ -17,17 +17,17 @@ import json
 import logging
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from transformers import AutoConfig
 
 from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError, unknown
-from bridge_edge.export.checkpoint import count_parameters
+from bridge_edge.export import checkpoint, onnx_exporter
 from bridge_edge.export.onnx_graph import check_graph, move
 from bridge_edge.export.onnx_kquant import small_parts
 from bridge_edge.export.onnx_types import TYPES, builder_words, model_file
@@ -37,11 +37,15 @@ from bridge_edge.runtimes.onnx_config import CONFIG, read_config
 from bridge_edge.runtimes.torch_runtime import end_tokens, load_tokenizer
 
 BUILT = "model.onnx"  # the builder's name for it
+LOUD = ("onnxruntime.quantization.matmul_nbits_quantizer", "torch.onnx", "torch.export", "transformers", "onnxscript")
 # architecture -> what it is called in messages; others may work but were never compared with the original
 ARCHITECTURES = (
     "Ernie4_5ForCausalLM",
     "Gemma3ForCausalLM",
+    "GraniteForCausalLM",
     "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Phi3ForCausalLM",
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
 )
@@ -52,23 +56,29 @@ NO_BLOCKS = Blocks()
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[io.StringIO]:
-    """Catch what the builder prints; its quantiser also reconfigures the root logger on import, which is undone."""
-    root, quantiser = logging.getLogger(), logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer")
-    handlers, level = list(root.handlers), root.level
-    quantiser.setLevel(logging.CRITICAL)
+    """Catch what the builder and the exporter print; the quantiser also sets up the root logger on import, which is
+    undone."""
+    root, loud = logging.getLogger(), [logging.getLogger(name) for name in LOUD]
+    handlers, level, levels = list(root.handlers), root.level, [logger.level for logger in loud]
+    for logger in loud:
+        logger.setLevel(logging.CRITICAL)
     printed = io.StringIO()
     try:
         with (
             contextlib.redirect_stdout(printed),
             contextlib.redirect_stderr(printed),
+            warnings.catch_warnings(),
             np.errstate(
                 divide="ignore", invalid="ignore"
             ),  # blocks of equal weights; the quantiser replaces the result
         ):
+            warnings.simplefilter("ignore")
             yield printed
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+        for logger, was in zip(loud, levels, strict=True):
+            logger.setLevel(was)
 
 
 def _builder() -> ModuleType:
@@ -78,12 +88,14 @@ def _builder() -> ModuleType:
         raise UserError(f"the ONNX model builder needs {error.name!r}", "pip install onnx-ir") from None
 
 
-def _check(folder: Path) -> None:
-    """Refuse architectures that were never checked, and the width that the builder would mistake for the LM head."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+def _by_builder(config: Any) -> bool:
+    """Whether the builder makes this model's graph, and not `transformers.exporters`. Refuses architectures that were
+    never checked, and the width that the builder would mistake for the LM head."""
     name = (config.architectures or [""])[0]
+    if name in onnx_exporter.FAMILIES:
+        return False
     if name not in ARCHITECTURES:
-        raise unknown("architecture for ONNX", name, ARCHITECTURES)
+        raise unknown("architecture for ONNX", name, (*ARCHITECTURES, *onnx_exporter.FAMILIES))
     heads, dim = config.num_attention_heads, _head_dim(config)
     widths = {config.hidden_size, config.intermediate_size, heads * dim, config.num_key_value_heads * dim}
     if config.vocab_size in widths:
@@ -91,6 +103,7 @@ def _check(folder: Path) -> None:
             f"vocab_size {config.vocab_size} equals the width of another layer, which the ONNX builder confuses",
             "pad the vocabulary by a few rows (model.resize_token_embeddings), or export to gguf",
         )
+    return True
 
 
 def _head_dim(config: Any) -> int:
@@ -139,7 +152,7 @@ def _settle_config(folder: Path, hub: Any, built: Path, out: Path, file: str) ->
         "head_size": _head_dim(hub),
         "hidden_size": hub.hidden_size,
         "num_attention_heads": hub.num_attention_heads,
-        "num_key_value_heads": hub.num_key_value_heads,
+        "num_key_value_heads": getattr(hub, "num_key_value_heads", None) or hub.num_attention_heads,
         "num_hidden_layers": hub.num_hidden_layers,
     }
     wrong = {key: model["decoder"][key] for key, value in wanted.items() if model["decoder"][key] != value}
@@ -171,13 +184,17 @@ def _browser_config(folder: Path, out: Path, precision: str, file: str, parts: i
 
 def make_onnx(folder: Path, out: Path, precision: str, blocks: Blocks = NO_BLOCKS) -> Path:
     """Write the ONNX folder `out`, checked by onnx.checker; the path of its graph."""
-    words = builder_words(precision, blocks, count_parameters(folder))
-    _check(folder)
+    hub: Any = checkpoint.read_config(folder)
+    words = builder_words(precision, blocks, checkpoint.count_parameters(folder))
     file = model_file(precision)
     built = out / "built"
     try:
-        _build(folder, built, precision, words)
-        hub: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if _by_builder(hub):
+            checkpoint.check_weights(folder)
+            _build(folder, built, precision, words)
+        else:
+            with _quiet():
+                onnx_exporter.build(folder, built, BUILT, precision, blocks)
         parts = move(built / BUILT, out / file, {"kv_cache_dim": _head_dim(hub)}, hub.tie_word_embeddings)
         _settle_config(folder, hub, built, out, file)
     finally:
