@@ -41,7 +41,7 @@ def _log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
 def _abort(told: bytes) -> None:
     """An assertion failed in native code, which cannot be gone on from: one line in the place of a core dump."""
     reason = told.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no reason given"]
-    os.write(2, f"bridge-edge: llama.cpp gave up: {reason[0]}; the file is damaged, export it again\n".encode())
+    os.write(2, f"bridge-edge: llama.cpp gave up: {reason[0]}; check the file or export it again\n".encode())
     os._exit(2)
 
 

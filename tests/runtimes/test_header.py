@@ -138,5 +138,5 @@ def test_an_assertion_in_native_code_is_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "bridge-edge: llama.cpp gave up: file.c:7: told; the file is damaged, export it again"
+        "bridge-edge: llama.cpp gave up: file.c:7: told; check the file or export it again"
     ]
