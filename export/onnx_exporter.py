@@ -3,9 +3,9 @@
 The graph that torch.export gives is brought into the form that the builder's has: inputs, outputs and free dimensions
 under the names that onnxruntime-genai and transformers.js look for, constants as weights, the matrices in blocks where
 eight or four bits are asked for (MatMulNBits, by onnxruntime's own quantiser, which rounds). Attention is not fused and
-the cache grows by copying, so such a student is slower than one of a family that the builder has. onnxruntime-genai
-knows families by name and wants of all decoders the same loop, so its config calls them `llama`. Not covered: sixteen
-bits, sliding windows, states that are more than keys and values.
+the cache grows by copying, which costs speed. onnxruntime-genai knows families by name and wants of all decoders the
+same loop, so its config calls them `llama`. Not covered: sixteen bits, sliding windows, states that are more than keys
+and values.
 """
 
 from __future__ import annotations
