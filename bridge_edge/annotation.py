@@ -148,7 +148,7 @@ def _metrics(recipe: Recipe, entries: list[Entry], kept: list[Entry], rows: list
 
 def _checker(recipe: Recipe) -> Any:
     """Tells whether an entry's steps are wrong, where a domain can; None where nobody can."""
-    if not recipe.task.module or recipe.data.path or recipe.data.hub:
+    if not recipe.generated or recipe.task.module is None:
         return None
     task, known = load_task(recipe.task.module), {}
 

@@ -52,6 +52,11 @@ class Recipe(Spec):
     reasoning: ReasoningSpec = ReasoningSpec()
     baseline: BaselineSpec = BaselineSpec()
 
+    @property
+    def generated(self) -> bool:
+        """Whether the items come from a shipped domain's generator, which knows their facts."""
+        return bool(self.task.module) and not self.data.path and not self.data.hub
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.task.module is None and self.data.path is None and self.data.hub is None:
@@ -71,6 +76,11 @@ class Recipe(Spec):
             raise ValueError(
                 f"annotate.samples={self.annotate.samples} at temperature 0 would all be equal; "
                 "set annotate.temperature=0.7 or annotate.samples=1"
+            )
+        if self.annotate.steps and not self.generated:
+            raise ValueError(
+                "annotate.steps=true needs a domain whose checker knows each item's facts, which only the generated items "
+                "of a shipped recipe have; leave it out"
             )
         if self.annotate.engine == "openai" and not (self.annotate.base_url and self.annotate.model):
             raise ValueError(
@@ -129,6 +139,7 @@ NEUTRAL: dict[str, Any] = {
     "annotate.temperature": None,
     "annotate.seed": 0,
     "annotate.agreement": 0.0,
+    "annotate.steps": False,
     "annotate.near_duplicate": None,
     "annotate.longest": None,
     "annotate.long_share": 0.2,

@@ -86,6 +86,22 @@ def test_each_filter_takes_what_it_says(changes: tuple[str, ...], left: list[int
     assert taken == 6 - len(left)
 
 
+def test_the_domains_checker_filters_only_where_it_is_asked_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Checker:
+        def check(self, sample: Sample, *_: object) -> object:
+            return type("Check", (), {"steps": sample is not POOL[3]})
+
+    monkeypatch.setattr("bridge_edge.annotation.load_task", lambda _: Checker())
+    metrics = keep_best(recipe("annotate.surest=0.5"), POOL, raw(), tmp_path)
+    assert kept(tmp_path) == [POOL[i].prompt for i in (0, 3)]
+    assert metrics["right_answer_wrong_steps"] == 0.5
+    metrics = keep_best(recipe("annotate.surest=0.5", "annotate.steps=true"), POOL, raw(), tmp_path)
+    assert kept(tmp_path) == [POOL[0].prompt], "the surest half is taken of what is left: of 0 and 4, both No"
+    assert (metrics["wrong_steps"], metrics["unsure"], metrics["right_answer_wrong_steps"]) == (1, 1, 0.0)
+
+
 @pytest.mark.usefixtures("generic")
 def test_a_completion_cut_off_at_the_bound_is_not_kept(tmp_path: Path) -> None:
     metrics = keep_best(recipe(), POOL, raw(cut=0), tmp_path)
@@ -194,6 +210,7 @@ def test_each_decision_is_kept_with_its_reason(tmp_path: Path) -> None:
     [
         (("annotate.samples=4", "annotate.temperature=0"), "would all be equal"),
         (("annotate.engine=openai",), "needs annotate.base_url and annotate.model"),
+        (("annotate.steps=true", "teacher=replay", "teacher.path=a.jsonl", "data.path=a.jsonl"), "whose checker knows"),
     ],
 )
 def test_a_wish_that_cannot_be_is_refused(words: tuple[str, ...], problem: str) -> None:

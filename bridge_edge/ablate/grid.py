@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bridge_edge.ablate.arms import CHANCE, Arm, Claim, Experiment, asking, bridge, direct, percent, share_of
+from bridge_edge.ablate.arms import CHANCE, Arm, Claim, Experiment, asking, bridge, direct, percent, share_of, unaided
 from bridge_edge.data.pool import build_splits
 from bridge_edge.errors import UserError
 from bridge_edge.recipe import Recipe
@@ -15,7 +15,7 @@ SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 1.0)
 STRATEGIES = ("bridge", "greedy", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
 UNFILTERED = (
     "annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=1", "annotate.near_duplicate=null",
-    "annotate.longest=null", "annotate.samples=1", "annotate.agreement=0",
+    "annotate.longest=null", "annotate.samples=1", "annotate.agreement=0", "annotate.steps=false",
 )  # fmt: skip
 BEST, LEAST = 0.41, 0.28
 """Relative gains that BRIDGE (arXiv 2512.20403) reports over direct distillation at the same budget."""
@@ -46,15 +46,17 @@ def alignment(recipe: Recipe) -> Experiment:
 
 def direct_vs_bridge(recipe: Recipe) -> Experiment:
     ours, same, ten, all_ = (bridge(recipe, 0.05), *(direct(recipe, share) for share in (0.05, 0.5, 1.0)))
+    base = unaided(recipe, 0.05)
     gain = BEST if recipe.name == "legal" else LEAST
     claims = (
         Claim(f"BRIDGE gains at least {percent(gain)} over direct at 5 %", ours.name, same.name, gain=gain),
+        Claim(f"BRIDGE gains at least {percent(gain)} over the base model shown the same", ours.name, base.name, gain=gain),
         Claim("BRIDGE at 5 % is better than direct at 5 %", ours.name, same.name),
         Claim("BRIDGE at 5 % is at least equal to direct at 50 %", ours.name, ten.name, equal=True),
         Claim("BRIDGE at 5 % is at least equal to direct at 100 %", ours.name, all_.name, equal=True),
     )
     question = "Does the detour over the assistant pay?"
-    return Experiment("direct-vs-bridge", question, (ours, same, ten, all_), claims)
+    return Experiment("direct-vs-bridge", question, (ours, same, base, ten, all_), claims)
 
 
 def selection(recipe: Recipe) -> Experiment:
@@ -86,6 +88,8 @@ def filters(recipe: Recipe) -> Experiment:
         "vote of 4 drafts": ("annotate.samples=4",),
         "answers and arithmetic": ("annotate.keep=answer", "annotate.arithmetic=true"),
     }
+    if recipe.generated:  # no filter that a user has, but what all of them are after
+        each["true steps, by the checker"] = ("annotate.keep=answer", "annotate.steps=true")
     none = Arm("no filter", UNFILTERED)
     arms = [Arm(name, (*UNFILTERED, *words)) for name, words in each.items()]
     claims = tuple(Claim(f"{arm.name}: better than no filter", arm.name, none.name) for arm in arms)

@@ -2,18 +2,20 @@
 
 What: an item's drafts must parse and end, hit the gold answer where there is one, agree with each other, state no
 false sum or comparison, belong to the surest share, repeat no other rationale, and be short, in this order. None of
-them needs the teacher or knows the domain. Each decision is kept: which filter dropped the item and why, or that all
+these needs the teacher or knows the domain. Each decision is kept: which filter dropped the item and why, or that all
 let it pass.
 Why: a small assistant is often right for wrong reasons. Its own mean log-probability tells such rationales apart, and
 false arithmetic can simply be recomputed. A small student learns worse from long rationales than from a mixture in
 which they are few (Li et al., arXiv 2502.12143), and repeated ones teach the phrase instead of the step.
-Not covered: what a rationale means; only a domain's own checker knows that, and it is used for figures alone.
+Not covered: what a rationale means. Only a domain's own checker knows that. It is used for figures, and filters only
+where `annotate.steps` asks for it, to show what wrong steps behind a right answer cost the student.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from bridge_edge.data.card import normal
@@ -90,6 +92,10 @@ def false_arithmetic(entries: Sequence[Entry], spec: AnnotateSpec) -> dict[int, 
     return {i: e.chosen.false for i, e in enumerate(entries) if spec.arithmetic and e.chosen.false}
 
 
+def wrong_steps(wrong: Callable[[Entry], bool], entries: Sequence[Entry], spec: AnnotateSpec) -> dict[int, str]:
+    return {i: "the domain's checker finds a step wrong" for i, entry in enumerate(entries) if wrong(entry)}
+
+
 def unsure(entries: Sequence[Entry], spec: AnnotateSpec) -> dict[int, str]:
     """All but the `surest` share by mean log-probability.
 
@@ -156,6 +162,7 @@ FILTERS: tuple[tuple[str, Filter], ...] = (
     ("near_duplicate", repeated),
     ("too_long", too_long),
 )
+CHECKED = 4  # filters before the one by a domain's checker, which is there only where it is asked for
 
 
 @dataclass(frozen=True)
@@ -173,10 +180,13 @@ def sift(
 ) -> tuple[list[Entry], list[Row]]:
     """Pass the entries through all filters, marking what is dropped; returns what is left, and a row for each filter.
 
-    `wrong` tells an entry whose steps are wrong, by a domain's checker; it is counted and filters nothing.
+    `wrong` tells an entry whose steps are wrong, by a domain's checker; it is counted, and filters with `spec.steps`.
     """
+    filters = list(FILTERS)
+    if spec.steps and wrong is not None:
+        filters.insert(CHECKED, ("wrong_steps", partial(wrong_steps, wrong)))
     left, rows = list(entries), []
-    for name, judge in FILTERS:
+    for name, judge in filters:
         out = judge(left, spec)
         for place, why in out.items():
             left[place].dropped_by, left[place].why = name, why

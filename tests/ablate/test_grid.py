@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge_edge.ablate.arms import Arm, asking, direct, narrowed, percent
+from bridge_edge.ablate.arms import Arm, asking, direct, narrowed, percent, unaided
 from bridge_edge.ablate.cells import Setting, all_cells
 from bridge_edge.ablate.grid import BY_ASSISTANT, EXPERIMENTS, FIRST, experiments
 from bridge_edge.ablate.verb import SMOKE, ablate, check_money, listing, listing_text, split_words
@@ -78,6 +78,13 @@ def test_direct_distillation_of_more_answers_takes_as_many_passes_as_the_student
     assert "baseline.enabled=true" in direct(off, 0.05).words
 
 
+def test_the_base_model_shown_the_same_answers_has_nothing_else_of_bridge() -> None:
+    recipe = load_recipe(["recipe=legal", *unaided(load_recipe(["recipe=legal"]), 0.05).words])
+    assert recipe.align.skipped
+    assert recipe.baseline.rehearsal == 0
+    assert (recipe.baseline.epochs, recipe.budget) == (LEGAL.baseline.epochs, LEGAL.budget)
+
+
 def test_words_are_names_of_experiments_or_values() -> None:
     assert split_words(["recipe=legal", "budgets", "seed=2", "budgets"]) == (["budgets"], ("recipe=legal", "seed=2"))
     assert split_words(["recipe=legal"])[0] == list(FIRST)
@@ -124,7 +131,7 @@ def test_a_paid_teacher_is_asked_for_a_grid_only_if_that_is_agreed_to() -> None:
     words = (*words, "teacher.price.prompt=1", "teacher.price.completion=2")
     chosen = experiments(["direct-vs-bridge"], load_recipe(words))
     cells = all_cells(chosen, [0], setting(*words))
-    with pytest.raises(UserError, match=r"3 runs would ask 'big', a paid teacher, within caps of \$155.00.*add --paid"):
+    with pytest.raises(UserError, match=r"4 runs would ask 'big', a paid teacher, within caps of \$160.00.*add --paid"):
         check_money(cells, Path(), paid=False)
     check_money(cells, Path(), paid=True)
     check_money(all_cells(chosen, [0], setting("recipe=legal")), Path(), paid=False)
