@@ -79,8 +79,8 @@ class Recipe(Spec):
             )
         if self.annotate.steps and not self.generated:
             raise ValueError(
-                "annotate.steps=true needs a domain whose checker knows each item's facts, which only the generated items "
-                "of a shipped recipe have; leave it out"
+                "annotate.steps=true needs a domain whose checker knows each item's facts, which only the generated "
+                "items of a shipped recipe have; leave it out"
             )
         if self.annotate.engine == "openai" and not (self.annotate.base_url and self.annotate.model):
             raise ValueError(

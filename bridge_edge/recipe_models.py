@@ -104,7 +104,9 @@ class AnnotateSpec(Spec):
     keep: Literal["answer", "all"] = Field("answer", description="answer: drop annotations that miss the gold answer")
     agreement: float = Field(0.0, ge=0, le=1, description="share of an item's drafts that must agree on its answer")
     arithmetic: bool = Field(True, description="drop rationales that state a false sum or comparison of numbers")
-    steps: bool = Field(False, description="drop what the domain's checker finds a wrong step in; knows the items' facts")
+    steps: bool = Field(
+        False, description="drop what the domain's checker, which knows the facts, finds a wrong step in"
+    )
     surest: float = Field(1.0, gt=0, le=1, description="share kept within each answer, by mean log-probability")
     near_duplicate: float | None = Field(None, gt=0, le=1, description="Jaccard from which a rationale repeats another")
     longest: int | None = Field(None, ge=1, description="tokens from which a draft is long; null: no length control")

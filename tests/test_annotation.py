@@ -86,9 +86,7 @@ def test_each_filter_takes_what_it_says(changes: tuple[str, ...], left: list[int
     assert taken == 6 - len(left)
 
 
-def test_the_domains_checker_filters_only_where_it_is_asked_to(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_domains_checker_filters_only_where_it_is_asked_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Checker:
         def check(self, sample: Sample, *_: object) -> object:
             return type("Check", (), {"steps": sample is not POOL[3]})

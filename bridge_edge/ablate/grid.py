@@ -50,7 +50,9 @@ def direct_vs_bridge(recipe: Recipe) -> Experiment:
     gain = BEST if recipe.name == "legal" else LEAST
     claims = (
         Claim(f"BRIDGE gains at least {percent(gain)} over direct at 5 %", ours.name, same.name, gain=gain),
-        Claim(f"BRIDGE gains at least {percent(gain)} over the base model shown the same", ours.name, base.name, gain=gain),
+        Claim(
+            f"BRIDGE gains at least {percent(gain)} over a base model shown the same", ours.name, base.name, gain=gain
+        ),
         Claim("BRIDGE at 5 % is better than direct at 5 %", ours.name, same.name),
         Claim("BRIDGE at 5 % is at least equal to direct at 50 %", ours.name, ten.name, equal=True),
         Claim("BRIDGE at 5 % is at least equal to direct at 100 %", ours.name, all_.name, equal=True),
