@@ -41,7 +41,7 @@ def missed_in(run: Path) -> tuple[dict[str, int], np.ndarray, set[str]]:
     from bridge_edge.recipe_io import load_recipe
     from bridge_edge.select.explained import is_missed
 
-    files = [run / name for name in ("recipe.yaml", "data/pool.jsonl", "annotate/raw.jsonl", "select/selected.json")]
+    files = [run / name for name in ("recipe.yaml", "data/pool.jsonl", "draft/raw.jsonl", "select/selected.json")]
     for file in files:
         if not file.is_file():
             raise UserError(f"{run} has no {file.relative_to(run)}", "give the folder of a run that was annotated")

@@ -1,9 +1,11 @@
 """Annotation: the assistant writes on the whole pool, a vote chooses, and filters decide what the student is shown.
 
-What: one draft of every pool item, or k sampled ones (`annotate.samples`), written as they come by the engine that
-the recipe names; then the vote and the filters (`generate/drafts.py`, `generate/filters.py`). Three files are left:
-raw.jsonl with every draft, decisions.jsonl with what became of each item and why, annotations.jsonl for the student.
-Why: the assistant is free and often right for wrong reasons, so many drafts and hard filters cost time alone.
+What: the stage `draft` writes one draft of every pool item, or k sampled ones (`annotate.samples`), by the engine that
+the recipe names, to raw.jsonl as they come. The stage `annotate` is the vote and the filters (`generate/drafts.py`,
+`generate/filters.py`). It leaves decisions.jsonl with what became of each item and why, and annotations.jsonl for the
+student.
+Why: the assistant is free and often right for wrong reasons, so many drafts and hard filters cost time alone. Two
+stages, since writing takes minutes to hours and filtering none: another filter asks for no new drafts.
 Not covered: judging what a rationale means.
 """
 
@@ -32,10 +34,16 @@ RAW, ANNOTATIONS = "raw.jsonl", "annotations.jsonl"
 LEDGER = "assistant.sqlite"  # calls to an assistant that is served elsewhere
 
 
+def draft(ctx: Context, out: Path) -> Metrics:
+    """Let the assistant write on the whole pool."""
+    drafts = write_drafts(ctx, ctx.samples("data", "pool"), out, "annotation")
+    written = [one for some in drafts.values() for one in some]
+    return {"drafts": len(written), "tokens": sum(one.tokens for one in written)}
+
+
 def annotate(ctx: Context, out: Path) -> Metrics:
-    """Let the assistant write on the whole pool, and keep what the filters leave."""
-    pool = ctx.samples("data", "pool")
-    return keep_best(ctx.recipe, pool, write_drafts(ctx, pool, out, "annotation"), out)
+    """Keep of the assistant's drafts what the vote and the filters leave."""
+    return keep_best(ctx.recipe, ctx.samples("data", "pool"), _by_item(ctx.folder("draft") / RAW), out)
 
 
 def write_drafts(ctx: Context, samples: Sequence[Sample], out: Path, label: str) -> dict[str, list[Draft]]:
@@ -68,7 +76,7 @@ def write_drafts(ctx: Context, samples: Sequence[Sample], out: Path, label: str)
 
 def shorten(ctx: Context, out: Path) -> Metrics:
     """Make rationales of set lengths from what was annotated (see `thinking.py`); budgeted.jsonl holds them."""
-    kept, drafts = ctx.samples("annotate", "annotations"), _by_item(ctx.folder("annotate") / RAW)
+    kept, drafts = ctx.samples("annotate", "annotations"), _by_item(ctx.folder("draft") / RAW)
     made, counts = budgeted(kept, drafts, ctx.recipe, str(ctx.folder("apprentice")), ctx.device)
     if not made:
         longest = max(draft.tokens for some in drafts.values() for draft in some)

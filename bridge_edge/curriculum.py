@@ -31,8 +31,6 @@ def easy_first(samples: Sequence[Sample], annotated: Path) -> list[Sample]:
     """The samples by the assistant's loss on what it wrote on them, as the annotation stage left it."""
     losses: dict[str, float] = {}
     path = annotated / DECISIONS
-    if not path.exists():  # an annotation of version 0.1.0, where the drafts alone tell
-        path = annotated / "raw.jsonl"
     for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
         record: dict[str, Any] = json.loads(line)
         if not record.get("kept", True):

@@ -65,7 +65,7 @@ def disk_needed(recipe: Recipe, pool: int, stages: Collection[str]) -> int | Non
             return None
         total += 4 * size * len(todo)
         checkpoint = max(checkpoint, (1 if spec.lora else 12) * size)
-    if "data" in stages or "annotate" in stages:
+    if {"data", "draft", "annotate"} & set(stages):
         total += pool * ITEM_BYTES
     if "score" in stages:
         total += pool * 2 * int(_config(recipe.ta.model).get("hidden_size", WIDTH))

@@ -21,6 +21,10 @@ from bridge_edge.rounds import expand, recipe_of
 from bridge_edge.run import canonical, digest_tree, sha256_file, sha256_text, source_digest
 from bridge_edge.train.models import locate
 
+DRAFTED = tuple(
+    f"annotate.{name}"
+    for name in ("engine", "base_url", "model", "api_key_env", "samples", "temperature", "seed", "batch_rows")
+)
 SCORED = ("select.difficulty", "select.samples", "select.embeddings", "select.check")
 
 
@@ -135,18 +139,26 @@ STAGES = (
         when=lambda recipe: recipe.refine.on,
     ),
     Stage(
-        "annotate",
-        "Annotation of the pool by the assistant",
-        annotation.annotate,
-        ("annotate", "task", "data.labels", "ta.precision"),
+        "draft",
+        "Drafts of the pool by the assistant",
+        annotation.draft,
+        (*DRAFTED, "task.max_new_tokens", "ta.precision"),
         ("data", "apprentice"),
+    ),
+    Stage(
+        "annotate",
+        "What of them the student is shown",
+        annotation.annotate,
+        ("annotate", "task", "data.labels"),
+        ("data", "draft"),
+        version=2,
     ),
     Stage(
         "shorten",
         "Rationales within budgets",
         annotation.shorten,
         ("reasoning", "-reasoning.rl", "-reasoning.grpo", "task.answers", "ta.precision"),
-        ("apprentice", "annotate"),
+        ("apprentice", "draft", "annotate"),
         when=lambda recipe: bool(recipe.reasoning.budgets),
     ),
     Stage(

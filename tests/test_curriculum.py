@@ -47,11 +47,6 @@ def test_easy_is_what_the_assistant_was_sure_of_and_unknown_comes_last(tmp_path:
     assert [s.prompt for s in found] == ["item 1", "item 2", "item 0", "item 3", "item 4"]
 
 
-def test_an_annotation_without_decisions_is_ordered_by_its_drafts(tmp_path: Path) -> None:
-    decisions(tmp_path, -0.9, -0.1, -0.5).joinpath(DECISIONS).rename(tmp_path / "raw.jsonl")
-    assert [s.prompt for s in easy_first(SAMPLES, tmp_path)][:3] == ["item 1", "item 2", "item 0"]
-
-
 def test_what_was_dropped_says_nothing_of_the_item(tmp_path: Path) -> None:
     assert easy_first(SAMPLES, decisions(tmp_path, -0.9, -0.1, kept=False)) == SAMPLES
 

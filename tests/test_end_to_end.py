@@ -71,7 +71,7 @@ def test_a_run_delivers_a_student_and_tells_the_truth(place: Path, summary: dict
     run = place / summary["run"]
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["status"] == "finished"
-    assert len(outputs(run)) == 11
+    assert len(outputs(run)) == 12
     teacher = summary["teacher"]
     assert teacher["queries"] == round(0.2 * teacher["pool"])
     assert 0 < teacher["usd"] <= teacher["usd_cap"]
@@ -140,14 +140,14 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None
 
 def test_a_killed_run_goes_on_to_the_same_files(place: Path, summary: dict[str, Any], tmp_path: Path) -> None:
     whole = outputs(place / summary["run"])
-    for pattern in ("runs/*/apprentice.partial", "runs/*/annotate.partial/raw.jsonl"):
+    for pattern in ("runs/*/apprentice.partial", "runs/*/draft.partial/raw.jsonl"):
         process = start(tmp_path)
         wait_for(tmp_path, pattern, process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     done = last_json(bridge(tmp_path, "distill", *SMALL, "--json"))
-    assert 0 < done["worked"] < 11
+    assert 0 < done["worked"] < 12
     assert outputs(tmp_path / done["run"]) == whole
     assert done["teacher"] == summary["teacher"]
 
@@ -169,7 +169,7 @@ def test_a_task_of_ones_own_runs_from_init_to_evaluate(tmp_path: Path, monkeypat
     write_template("my-task")
     words = "ta.epochs=2 student.epochs=1 baseline.enabled=false align.items=20 annotate.keep=all".split()
     done = distill(["recipe=my-task.yaml", *words], Path("runs"))
-    assert done["worked"] == 11
+    assert done["worked"] == 12
     assert done["teacher"]["queries"] == round(0.2 * done["teacher"]["pool"])
     assert done["teacher"]["usd"] == 0
     assert done["test"]["student"]["n"] == 30
@@ -210,7 +210,7 @@ def test_pretrained_models_with_adapters_run_at_scale_edge(tmp_path: Path) -> No
     words += "student.lr=1e-2 student.epochs=4 student.batch_tokens=256 student.micro_tokens=256".split()
     done = distill([f"recipe={tmp_path / 'own.yaml'}", *words, "baseline.epochs=1"], tmp_path / "runs")
     assert done["scale"] == "edge"
-    assert done["worked"] == 11
+    assert done["worked"] == 12
     assert done["test"]["ta"]["parse_failure_rate"] < 0.5  # it learnt the form, which chance never gives
     config = json.loads((Path(done["student"]) / "config.json").read_text())
     assert config["model_type"] == "llama"

@@ -17,7 +17,7 @@ from bridge_edge.stages import needed_for, stage_key
 from tests import colours
 
 ON = ("recipe=legal", "refine.items=100")
-ALONE = {"warmup", "score", "select", "teach", "apprentice", "align", "baseline", "data"}
+ALONE = {"warmup", "score", "select", "teach", "apprentice", "align", "baseline", "data", "annotate"}
 
 
 def keys(*words: str) -> dict[str, str]:
@@ -35,14 +35,14 @@ def test_it_stands_between_the_apprenticeship_and_whoever_reads_the_assistant() 
     changed = keys(*ON, "kd.mix=static", "refine.share=0.3")
     assert {name for name in on if on[name] != changed[name]} == {"refine"}
     stages = {s.name: s for s in needed_for(None, load_recipe([*ON, "reasoning.budgets=[16]"]))}
-    for name in ("annotate", "shorten", "evaluate"):
+    for name in ("draft", "shorten", "evaluate"):
         assert "refine" in stages[name].needs
         assert stages[name].found == {"apprentice": "refine"}
     assert "apprentice" in stages["refine"].needs
     assert [s.name for s in needed_for("apprentice", load_recipe([*ON]))][-1] == "apprentice"
     rounds = {s.name: s for s in needed_for(None, load_recipe([*ON, "select.rounds=2"]))}
     assert "apprentice-1" in rounds["score"].needs
-    assert rounds["annotate"].found == {"apprentice": "refine"}
+    assert rounds["draft"].found == {"apprentice": "refine"}
 
 
 def test_a_value_that_is_off_names_no_other_folder() -> None:
@@ -118,4 +118,4 @@ def test_a_failed_gate_stops_before_the_annotation(recipe: Path, tmp_path: Path)
         go(recipe, tmp_path, *words, "annotate.keep=all")
     (path,) = (p for p in tmp_path.iterdir() if (p / "manifest.json").exists())
     assert "apprentice" in Run(path).manifest["stages"]
-    assert not {"refine", "annotate"} & Run(path).manifest["stages"].keys()
+    assert not {"refine", "draft", "annotate"} & Run(path).manifest["stages"].keys()

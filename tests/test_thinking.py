@@ -228,8 +228,9 @@ def test_a_stage_of_its_own_makes_them_of_what_was_annotated(
 ) -> None:
     write_jsonl(place / "data" / "pool.jsonl", POOL)
     drafts = [Draft(f"{LONG}\nAnswer: {s.answer}", 20, -0.1, True).record(s.id) for s in POOL]
-    (annotated := place / "annotate").mkdir(exist_ok=True)
-    (annotated / "raw.jsonl").write_text("".join(json.dumps(record) + "\n" for record in drafts))
+    for folder in (drafted := place / "draft", annotated := place / "annotate"):
+        folder.mkdir(exist_ok=True)
+    (drafted / "raw.jsonl").write_text("".join(json.dumps(record) + "\n" for record in drafts))
     ctx = Context(load_recipe([*WORDS, "reasoning.budgets=[16,64]", *OWN]), place)
     assert annotate(ctx, annotated)["kept"] == len(POOL)
     assert not (annotated / FILE).exists()

@@ -25,7 +25,7 @@ def test_the_area_counts_pairs() -> None:
 def finished(run: Path) -> Path:
     """A run of two rounds over twelve items; the assistant missed the odd ones, and item 1 was asked."""
     pool = [Sample(f"Is {i} even?", "no" if i % 2 else "yes") for i in range(12)]
-    for name in ("data", "annotate", "select", "score-1", "score"):
+    for name in ("data", "draft", "select", "score-1", "score"):
         (run / name).mkdir(parents=True)
     (run / "recipe.yaml").write_text(yaml.safe_dump({
         "task": {"prompt": "{text}", "answers": ["yes", "no"]}, "data": {"path": "pool.jsonl"},
@@ -34,7 +34,7 @@ def finished(run: Path) -> Path:
     write_jsonl(run / "data" / "pool.jsonl", pool)
     drafts = [{"id": s.id, "text": "Answer: yes"} for s in reversed(pool)]
     more = [{"id": pool[1].id, "text": "Answer: no", "sample": 1}]  # only first drafts count
-    (run / "annotate" / "raw.jsonl").write_text("".join(json.dumps(d) + "\n" for d in [*drafts, *more]))
+    (run / "draft" / "raw.jsonl").write_text("".join(json.dumps(d) + "\n" for d in [*drafts, *more]))
     (run / "select" / "selected.json").write_text(json.dumps([{"id": pool[1].id}]))
     np.save(run / "score-1" / "difficulty.npy", np.array([i % 2 for i in range(12)], dtype=np.float32))
     np.save(run / "score" / "difficulty.npy", np.array([0.1, 1.2, 1.1, 0.3]))
@@ -52,7 +52,7 @@ def test_each_scoring_of_a_run_is_held_against_what_was_missed(tmp_path: Path) -
 
 def test_a_run_that_was_not_annotated_is_refused(tmp_path: Path) -> None:
     run = finished(tmp_path / "run")
-    (run / "annotate" / "raw.jsonl").unlink()
+    (run / "draft" / "raw.jsonl").unlink()
     done = CliRunner().invoke(main, [str(run)])
     assert done.exit_code == 2
-    assert "has no annotate/raw.jsonl" in done.output
+    assert "has no draft/raw.jsonl" in done.output
