@@ -5,7 +5,8 @@ rows are questions that name a budget; for each a group of answers is drawn, and
     -A * ratio + kl * (exp(d) - d - 1), d = log p_before(token) - log p(token),
 with A = (R - mean) / (std + 1e-4) within the group and p_before the model that the training began with. The loss of a
 batch is the mean over its tokens. Every group is drawn from the model of that step, so the ratio is 1 (its gradient is
-what counts) and nothing is clipped.
+what counts) and nothing is clipped. A test holds a step against one of TRL's GRPOTrainer (loss_type bnpo, the
+divergence not weighted by the ratio).
 The reward is R = [right] * f with f = 1 up to the budget, falling linearly to 0 at 1.25 of it (BARD, arXiv 2511.01470,
 has a product; this form of f is ours). `additive` is [right] + f, which also pays for short wrong answers.
 Why in the loop: resuming, optimiser, schedule and progress are the tutoring's own.
