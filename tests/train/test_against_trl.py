@@ -45,7 +45,7 @@ def trainer_of(folder: Path) -> Any:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    def reward(completion_ids: list[list[int]], **_: Any) -> list[float | None]:
         return [sum(i % 3 for i in ids) / len(ids) for ids in completion_ids]
 
     args = GRPOConfig(
