@@ -99,10 +99,9 @@ def fit(
     torch.manual_seed(ctx.recipe.seed)  # fresh adapters start at random
     model = prepare(source, spec, ctx.device)
     plan = plan_of(ctx.recipe, spec, **changes)
-    rows = rehearse(examples, tokenizer, spec.rehearsal, plan)
-    if rows is not examples:
-        ordered = len(examples) + round(spec.rehearsal * len(examples)) if plan.ordered else 0
-        plan = replace(plan, epochs=1, ordered=ordered)
+    rows, passes = rehearse(examples, tokenizer, spec.rehearsal, plan)
+    if passes:
+        plan = replace(plan, epochs=1, ordered=passes[0] if plan.ordered else 0, passes=passes)
     if taught_by:
         plan = replace(plan, losses=taught_by(rows, plan))
     with track(label, 1.0) as advance:
@@ -111,20 +110,25 @@ def fit(
     return {**done.record(), "examples": len(examples)}
 
 
-def rehearse(examples: list[Encoded], tokenizer: PreTrainedTokenizerBase, share: float, plan: Plan) -> list[Encoded]:
-    """All epochs of `examples` at once, mixed with general documents that are each seen only once.
+def rehearse(
+    examples: list[Encoded], tokenizer: PreTrainedTokenizerBase, share: float, plan: Plan
+) -> tuple[list[Encoded], tuple[int, ...]]:
+    """All passes over `examples`, one behind the other, each with general documents that are seen only once; and the
+    sizes of the passes.
 
     Many passes over few rationales would otherwise cost a small model the reading and reckoning that it came with
     (experience replay; Rolnick et al., arXiv 1811.11682). Without a share the examples are returned as they are.
     """
     if not share or not examples:
-        return examples
-    repeated = examples * max(1, round(plan.epochs))
-    general = general_documents(tokenizer, REHEARSAL_SEED + plan.seed, round(share * len(repeated)), 0.0)
-    if plan.ordered:  # the first epoch keeps its order, with its share of the documents in between
-        early = round(share * len(examples))
-        return spread(examples, general[:early]) + repeated[len(examples) :] + general[early:]
-    return repeated + general
+        return examples, ()
+    count, rows, sizes = max(1, round(plan.epochs)), [], []
+    general = general_documents(tokenizer, REHEARSAL_SEED + plan.seed, round(share * len(examples) * count), 0.0)
+    for k in range(count):
+        some = general[k * len(general) // count : (k + 1) * len(general) // count]
+        # The first pass may keep its order, with its share of the documents in between.
+        rows += spread(examples, some) if plan.ordered and k == 0 else [*examples, *some]
+        sizes.append(len(examples) + len(some))
+    return rows, tuple(sizes)
 
 
 def general_documents(tokenizer: PreTrainedTokenizerBase, seed: int, count: int, direct_share: float) -> list[Encoded]:

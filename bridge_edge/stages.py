@@ -82,6 +82,7 @@ TUTOR = Stage(
     tutoring.tutor,
     ("name", "student", "tutor", "kd", "reasoning", "seed", "task"),
     ("teach", "annotate", "shorten", "align"),
+    version=2,
     also=(("kd", "apprentice", "apprentice"),),
 )
 
@@ -128,6 +129,7 @@ STAGES = (
         apprenticeship.apprentice,
         ("name", "ta", "gate", "seed", "tutor", "-tutor.order", "task"),
         ("data", "warmup", "teach"),
+        version=2,
         sees=ungated,
     ),
     Stage(
@@ -181,6 +183,7 @@ STAGES = (
         phases.baseline,
         ("name", "student", "baseline", "tutor", "-tutor.order", "seed", "task"),
         ("teach", "align"),
+        version=2,
     ),
     Stage(
         "evaluate",

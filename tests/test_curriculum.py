@@ -97,8 +97,10 @@ def test_extra_is_spread_evenly() -> None:
 
 def test_rehearsal_lies_between_the_ordered_examples() -> None:
     tokenizer, examples = tiny.tokenizer(), rows(8)
-    found = rehearse(examples, tokenizer, 0.5, replace(PLAN, ordered=8))
-    shuffled = rehearse(examples, tokenizer, 0.5, PLAN)
+    found, passes = rehearse(examples, tokenizer, 0.5, replace(PLAN, ordered=8))
+    shuffled, sizes = rehearse(examples, tokenizer, 0.5, PLAN)
+    assert passes == sizes == (12, 12)
+    assert rehearse(examples, tokenizer, 0.0, PLAN) == (examples, ())
     own = [i for i, e in enumerate(found[:12]) if any(e is x for x in examples)]
     assert len(found) == len(shuffled) == 24
     assert len(own) == 8  # the other 4 of the first epoch are documents

@@ -7,7 +7,7 @@ their content.
 Direct distillation with more answers gets no fewer passes over them than the tutored student has over the pool:
 `baseline.epochs` falls with the share of the pool, down to `student.epochs`, and from half the pool on it rehearses as
 the student does. It takes its items at random there, as plain distillation would. It starts from the aligned student,
-which makes it a stronger rival than a base model that is shown the same answers (`unaided`).
+as the tutored one does; `unaided` starts from the base model.
 
 Not covered: tuning each arm on its own; all arms share the recipe's other values.
 """
@@ -99,9 +99,8 @@ def direct(recipe: Recipe, share: float) -> Arm:
 
 
 def unaided(recipe: Recipe, share: float) -> Arm:
-    """Direct distillation from the base model: what BRIDGE gives its student besides the assistant's lessons, the
-    instruction alignment and the rehearsal, `direct` has too, and this has not."""
-    words = (*direct(recipe, share).words, "align.enabled=false", "baseline.rehearsal=0")
+    """Direct distillation of the base model, without the instruction alignment that BRIDGE gives its student."""
+    words = (*direct(recipe, share).words, "align.enabled=false")
     return Arm(f"direct, {percent(share)}, base model", words, "baseline", share)
 
 

@@ -34,6 +34,8 @@ CURVE = 64  # points of the learning curve that are kept, however long the train
 class Plan:
     """How to train. `losses` makes the loss of each token, `weights` maps segment codes to loss weights; `micro_tokens`
     bounds one forward pass. The first `ordered` examples are seen first and in their order, once; all else is shuffled.
+    Where the examples hold several passes over a set, one behind the other, `passes` are their sizes: each is shuffled
+    and put into batches on its own. Together they would be bucketed by length, copies of an example side by side.
     """
 
     lr: float
@@ -47,6 +49,7 @@ class Plan:
     weights: tuple[tuple[int, float], ...] = ((RATIONALE, 1.0), (ANSWER, 1.0))
     save_every: float = 30.0
     ordered: int = 0
+    passes: tuple[int, ...] = ()
     losses: TokenLosses = label_losses
 
 
@@ -86,10 +89,23 @@ def step_plan(examples: Sequence[Encoded], plan: Plan) -> list[list[list[int]]]:
         if number == 0 and plan.ordered:
             steps.extend(_first_epoch(examples, plan, share))
             continue
-        micro = epoch(examples, min(plan.micro_tokens, plan.batch_tokens), plan.seed * 1_000 + number)
+        micro = _shuffled(examples, plan, number)
         micro = micro[: max(1, round(len(micro) * share))]
         steps.extend(micro[i : i + per_step] for i in range(0, len(micro), per_step))
     return steps
+
+
+def _shuffled(examples: Sequence[Encoded], plan: Plan, number: int, start: int = 0) -> list[list[int]]:
+    """The micro-batches of an epoch from the example `start` on, pass by pass."""
+    most, micro = min(plan.micro_tokens, plan.batch_tokens), []
+    sizes = plan.passes or (start, len(examples) - start)
+    for place, size in enumerate(sizes):
+        if sum(sizes[:place]) < start or not size:  # seen in order already
+            continue
+        seed = plan.seed * 1_000 + (number * len(sizes) + place if plan.passes else number)
+        micro += [[start + i for i in rows] for rows in epoch(examples[start : start + size], most, seed)]
+        start += size
+    return micro
 
 
 def _first_epoch(examples: Sequence[Encoded], plan: Plan, share: float) -> list[list[list[int]]]:
@@ -102,9 +118,8 @@ def _first_epoch(examples: Sequence[Encoded], plan: Plan, share: float) -> list[
             windows.append([])
         windows[-1].append(i)
     steps = [bucket(lengths, most, window) for window in windows]
-    rest = epoch(examples[plan.ordered :], most, plan.seed * 1_000)
-    shifted = [[plan.ordered + i for i in rows] for rows in rest]
-    steps += [shifted[i : i + per_step] for i in range(0, len(shifted), per_step)]
+    rest = _shuffled(examples, plan, 0, plan.ordered)
+    steps += [rest[i : i + per_step] for i in range(0, len(rest), per_step)]
     return steps[: max(1, round(len(steps) * share))]
 
 

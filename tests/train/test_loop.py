@@ -174,3 +174,18 @@ def test_the_schedule_rises_and_falls() -> None:
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert 0 < rates[-1] < 0.05
     assert 0 < schedule(0, 1) <= 1
+
+
+def test_several_passes_are_batched_one_by_one() -> None:
+    """Copies of an example have one length: bucketed together they would lie side by side."""
+    rows = examples()
+    plan = replace(PLAN, epochs=1, passes=(len(rows),) * 4)
+    [micro] = zip(*step_plan(rows * 4, replace(plan, batch_tokens=plan.micro_tokens)), strict=True)
+    assert sorted(i for batch in micro for i in batch) == list(range(4 * len(rows)))
+    assert all(len({i // len(rows) for i in batch}) == 1 for batch in micro)
+    turns = [batch[0] // len(rows) for batch in micro]
+    assert turns == sorted(turns)
+    own = [[i % len(rows) for batch in micro for i in batch if i // len(rows) == turn] for turn in range(4)]
+    assert own[0] != own[1], "each pass has an order of its own"
+    first = step_plan(rows * 4, replace(plan, ordered=len(rows)))
+    assert sorted(i for step in first for batch in step for i in batch) == list(range(4 * len(rows)))
