@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from bridge_edge.curriculum import DECISIONS
-from bridge_edge.data.pool import load_task
 from bridge_edge.data.samples import Sample, write_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish, vote
 from bridge_edge.generate.filters import Entry, Row, sift, table
 from bridge_edge.generate.writers import Setting, make_writer
-from bridge_edge.phases import Context, Metrics
+from bridge_edge.phases import Context, Metrics, checker
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
 from bridge_edge.thinking import FILE, budgeted
@@ -156,9 +155,9 @@ def _metrics(recipe: Recipe, entries: list[Entry], kept: list[Entry], rows: list
 
 def _checker(recipe: Recipe) -> Any:
     """Tells whether an entry's steps are wrong, where a domain can; None where nobody can."""
-    if not recipe.generated or recipe.task.module is None:
+    true, known = checker(recipe), {}
+    if true is None:
         return None
-    task, known = load_task(recipe.task.module), {}
 
     def wrong(entry: Entry) -> bool:
         if entry.best is None:
@@ -166,7 +165,7 @@ def _checker(recipe: Recipe) -> Any:
         key = (entry.sample.id, entry.chosen.draft.sample)
         if key not in known:
             parsed = entry.chosen.parsed
-            known[key] = not task.check(entry.sample, parsed.rationale, parsed.answer or "").steps
+            known[key] = not true(entry.sample, parsed.rationale, parsed.answer or "")
         return known[key]
 
     return wrong

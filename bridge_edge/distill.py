@@ -163,6 +163,11 @@ def summary_text(summary: dict[str, Any]) -> str:
                 f"{label:10} {test[key]['accuracy']:.1%} on {test[key]['n']} test items, "
                 f"95 % interval {low:.1%} to {high:.1%}{note.get(key, '')}"
             )
+    wrong = test.get("student", {}).get("right_answer_wrong_steps")
+    if wrong is not None:
+        lines.append(
+            f"Steps      {wrong:.1%} of the student's right answers have a wrong step, by the domain's checker"
+        )
     lines.append(
         f"Time       {sum(s or 0 for s in summary['seconds'].values()):.0f} s of work, "
         f"peak memory {summary['peak_memory_mb']} MB"

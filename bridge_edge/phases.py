@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -21,9 +21,9 @@ from transformers import PreTrainedTokenizerBase
 
 from bridge_edge import mixing, thinking
 from bridge_edge.curriculum import spread
-from bridge_edge.data.card import normal
+from bridge_edge.data.card import normal, parse
 from bridge_edge.data.encode import ANSWER_TASK, encode_pairs, encode_samples, prompt_ids
-from bridge_edge.data.pool import build_splits, make_card
+from bridge_edge.data.pool import build_splits, load_task, make_card
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
 from bridge_edge.embedded.skills import documents
 from bridge_edge.errors import UserError
@@ -229,6 +229,14 @@ def baseline(ctx: Context, out: Path) -> Metrics:
 
 def measure(ctx: Context, folder: Path, samples: list[Sample], label: str, suffix: str = "") -> Scores:
     """Accuracy of a model on samples, by greedy decoding in torch; `suffix` ends every prompt."""
+    texts, counts = completions(ctx, folder, samples, label, suffix)
+    return score(samples, texts, ctx.recipe.task.answers, counts)
+
+
+def completions(
+    ctx: Context, folder: Path, samples: list[Sample], label: str, suffix: str = ""
+) -> tuple[list[str], list[int]]:
+    """What a model says to samples, and in how many tokens."""
     tokenizer, model = load_tokenizer(str(folder)), load_model(str(folder), ctx.device)
     ids = prompt_ids(tokenizer, [s.prompt + suffix for s in samples])
     texts, counts = [""] * len(samples), [0] * len(samples)
@@ -238,7 +246,28 @@ def measure(ctx: Context, folder: Path, samples: list[Sample], label: str, suffi
             texts[row.index] = str(tokenizer.decode(row.ids, skip_special_tokens=True))
             counts[row.index] = len(row.ids)
             advance(1, "")
-    return score(samples, texts, ctx.recipe.task.answers, counts)
+    return texts, counts
+
+
+def checker(recipe: Recipe) -> Callable[[Sample, str, str], bool] | None:
+    """Tells whether all steps of a rationale to an answer are true; None where no domain knows the items' facts."""
+    if not recipe.generated or recipe.task.module is None:
+        return None
+    task = load_task(recipe.task.module)
+    return lambda sample, rationale, answer: task.check(sample, rationale, answer).steps
+
+
+def wrong_steps(recipe: Recipe, samples: Sequence[Sample], texts: Sequence[str]) -> float | None:
+    """The share of right answers whose rationale has a wrong step, as the domain's checker finds; None where no domain
+    knows the items, or no answer is right."""
+    true, found = checker(recipe), []
+    if true is None:
+        return None
+    for sample, text in zip(samples, texts, strict=True):
+        said = parse(text, recipe.task.answers)
+        if said.answer is not None and not contradicts(said.answer, sample.answer):
+            found.append(not true(sample, said.rationale, said.answer))
+    return round(sum(found) / len(found), 4) if found else None
 
 
 def evaluate(ctx: Context, out: Path) -> Metrics:
@@ -250,9 +279,12 @@ def evaluate(ctx: Context, out: Path) -> Metrics:
         if not (folder / "config.json").exists():
             continue
         suffix = "" if name == "ta" else student_suffix(ctx.recipe)
-        scores = measure(ctx, folder, test, f"test of the {name}", suffix)
+        texts, counts = completions(ctx, folder, test, f"test of the {name}", suffix)
+        scores = score(test, texts, ctx.recipe.task.answers, counts)
         (out / f"{name}.json").write_text(json.dumps({**to_json(scores), "records": records_json(scores)}, indent=0))
         metrics[name] = {k: v for k, v in to_json(scores).items() if k != "per_task"}
+        if not suffix and (wrong := wrong_steps(ctx.recipe, test, texts)) is not None:  # else it says no steps
+            metrics[name]["right_answer_wrong_steps"] = wrong
     if ctx.recipe.reasoning.budgets:
         metrics["budgets"] = thinking.figures(ctx.folder("tutor"), test, ctx.recipe, ctx.device)
     return metrics

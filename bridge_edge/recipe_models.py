@@ -148,4 +148,4 @@ class BaselineSpec(Spec):
 
     enabled: bool = True
     epochs: float = Field(12, gt=0)
-    rehearsal: float = Field(0.0, ge=0, description="as ta.rehearsal; few examples ask for it, a whole pool does not")
+    rehearsal: float = Field(0.0, ge=0, description="as ta.rehearsal")

@@ -191,6 +191,7 @@ STAGES = (
         phases.evaluate,
         ("task", "tutor.format", "reasoning"),
         ("data", "apprentice", "tutor", "baseline"),
+        version=2,
     ),
 )
 

@@ -66,7 +66,7 @@ def generic(monkeypatch: pytest.MonkeyPatch) -> None:
         def check(self, *_: object) -> object:
             return type("Check", (), {"steps": True})
 
-    monkeypatch.setattr("bridge_edge.annotation.load_task", lambda _: Blind())
+    monkeypatch.setattr("bridge_edge.phases.load_task", lambda _: Blind())
 
 
 @pytest.mark.usefixtures("generic")
@@ -92,7 +92,7 @@ def test_the_domains_checker_filters_only_where_it_is_asked_to(monkeypatch: pyte
         def check(self, sample: Sample, *_: object) -> object:
             return type("Check", (), {"steps": sample is not POOL[3]})
 
-    monkeypatch.setattr("bridge_edge.annotation.load_task", lambda _: Checker())
+    monkeypatch.setattr("bridge_edge.phases.load_task", lambda _: Checker())
     metrics = keep_best(recipe("annotate.surest=0.5"), POOL, raw(), tmp_path)
     assert kept(tmp_path) == [POOL[i].prompt for i in (0, 3)]
     assert metrics["right_answer_wrong_steps"] == 0.5

@@ -14,6 +14,8 @@ import pytest
 from bridge_edge.data.places import STATES
 from bridge_edge.data.pool import near_duplicates
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
+from bridge_edge.phases import wrong_steps
+from bridge_edge.recipe_io import load_recipe
 from bridge_edge.recipes.legal.cases import FORMS, PEOPLE, case_from
 from bridge_edge.recipes.legal.story import QUESTION
 from bridge_edge.recipes.legal.task import TASK
@@ -229,3 +231,18 @@ def test_names_and_states_cannot_be_confused() -> None:
     assert not set(PEOPLE) & set(STATES)
     assert len(set(PEOPLE)) == len(PEOPLE)
     assert len(set(STATES)) == len(STATES) == 50
+
+
+def test_the_share_of_right_answers_with_a_wrong_step(samples: list[Sample]) -> None:
+    recipe, few = load_recipe(["recipe=legal"]), samples[:40]
+    said = [TASK.expert(s, random.Random(i)) for i, s in enumerate(few)]
+    texts = [f"{rationale}\nAnswer: {answer}" for rationale, answer in said]
+    assert wrong_steps(recipe, few, texts) == 0
+    texts[:4] = [f"2 + 2 = 5. {text}" for text in texts[:4]]
+    assert wrong_steps(recipe, few, texts) == 0.1
+    other = {"Yes": "No", "No": "Yes"}
+    texts[:2] = [f"{said[i][0]}\nAnswer: {other[said[i][1]]}" for i in range(2)]  # no right answer any more
+    assert wrong_steps(recipe, few, texts) == round(2 / 38, 4)
+    assert wrong_steps(recipe, few, ["no answer"] * 40) is None
+    own = load_recipe(["recipe=legal", "teacher=replay", "teacher.path=a.jsonl", "data.path=a.jsonl"])
+    assert wrong_steps(own, few, texts) is None, "nobody knows the facts of a user's items"
