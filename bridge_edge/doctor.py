@@ -25,6 +25,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from bridge_edge import host
+from bridge_edge.errors import UserError
 from bridge_edge.plain import grid
 
 Status = Literal["ok", "warn", "fail"]
@@ -57,6 +58,7 @@ def diagnose(probe_hub: bool = True, keys: Sequence[str] = ("OPENAI_API_KEY",)) 
         check_llama,
         lambda: [check_gpu()],
         check_cpu,
+        lambda: [check_optimum()],
         lambda: [check_memory(host.memory_available(), host.memory_limit()), check_disk(Path.cwd())],
         lambda: [check_tool("compiler", ("cc", "gcc", "clang", "cl")), check_tool("cmake", ("cmake",))],
         lambda: [check_model(MODELS / name / "model.safetensors") for name in ("ta", "student")],
@@ -157,6 +159,23 @@ def check_gpu(code: str = TORCH_PROBE) -> Check:
     if found["gpus"]:
         return Check("gpu", "ok", ", ".join(f"{g['name']} ({g['gib']:.0f} GiB)" for g in found["gpus"]))
     return Check("gpu", "ok", "Apple MPS" if found["mps"] else "none (the embedded scale needs none)")
+
+
+def check_optimum() -> Check:
+    """The environment of `export --backend optimum`: nothing is amiss where none was made."""
+    try:
+        from bridge_edge.export import optimum_env
+    except ImportError as error:
+        return Check("optimum-onnx", "warn", f"not checked: {error.name!r} is missing", "pip install -e .")
+    path, by = optimum_env.named()
+    if not by and not path.exists():
+        return Check("optimum-onnx", "ok", "none (only for export --backend optimum, which says how to make it)")
+    try:
+        python = optimum_env.find()
+        found = optimum_env.call(python)
+    except UserError as error:
+        return Check("optimum-onnx", "warn", error.message, error.hint)
+    return Check("optimum-onnx", "ok", f"{found['optimum-onnx']}, transformers {found['transformers']}, in {python}")
 
 
 def check_cpu() -> list[Check]:

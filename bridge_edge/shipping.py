@@ -43,6 +43,8 @@ class ExportOptions:
     block_size: int | None = None
     accuracy_level: int | None = None
     algorithm: str | None = None
+    backend: str = "auto"
+    optimum_python: Path | None = None
 
 
 def export_to(
@@ -57,8 +59,21 @@ def export_to(
     blocks = (options.block_size, options.accuracy_level, options.algorithm)
     if "onnx" not in formats and any(given is not None for given in blocks):
         raise UserError("block size, accuracy level and algorithm are for ONNX", "add --format onnx, or leave them out")
+    _check_backend(formats, options)
     with _checkpoint(source) as whole:
         return [{**_export(whole, fmt, options, base, threads), "source": str(source)} for fmt in formats]
+
+
+def _check_backend(formats: Sequence[str], options: ExportOptions) -> None:
+    """Refuse a backend that would change nothing, and the lack of its environment, before any work."""
+    if options.backend != "auto" and "onnx" not in formats:
+        raise UserError("backends are for ONNX", "add --format onnx, or leave --backend out")
+    if options.optimum_python is not None and options.backend != "optimum":
+        raise UserError("--optimum-python is for another backend", "add --backend optimum, or leave it out")
+    if options.backend == "optimum":
+        from bridge_edge.export.optimum_env import find
+
+        find(options.optimum_python)
 
 
 @contextlib.contextmanager
@@ -82,7 +97,8 @@ def _export(source: Path, fmt: str, options: ExportOptions, base: Path, threads:
     wish = _wish(source, fmt, kind, options)
     folder = base / f"{fmt}-{kind.lower()}"
     items = options.items or (SEARCHED if kind == "auto" else CHECKED)
-    key = sha256_text(f"{digest_tree(source)} {items} {wish!r}")
+    by = wish.backend.name  # left out of the key where it is the usual one, so that older exports stay up to date
+    key = sha256_text(f"{digest_tree(source)} {items} {wish!r}" + f" {by}" * (by != "auto"))
     if (folder / "parity.json").is_file() and _made_with(folder, key):
         say(f"{folder} is up to date")
         return dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
@@ -115,11 +131,12 @@ def _prompts(source: Path, file: Path | None, items: int) -> list[str | Sample]:
 
 def _wish(source: Path, fmt: str, quant: str, options: ExportOptions) -> Any:
     """The options as the export package takes them."""
-    from bridge_edge.export.wish import Blocks, Goal, Wish
+    from bridge_edge.export.wish import Backend, Blocks, Goal, Wish
 
     if fmt != "gguf":
         blocks = Blocks(options.block_size, options.accuracy_level, options.algorithm)
-        return Wish(facts=facts(source), blocks=blocks)
+        backend = Backend(options.backend, options.optimum_python)
+        return Wish(facts=facts(source), blocks=blocks, backend=backend)
     from bridge_edge.export.quantize import AUTO, parse_types
 
     texts = calibration(source, options.calibration) if options.importance else []

@@ -20,7 +20,7 @@ from typing import Any
 from bridge_edge.data.card import Card
 from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError, unknown
-from bridge_edge.export.checkpoint import check_finite, check_weights, count_parameters
+from bridge_edge.export.checkpoint import check_finite, check_weights, count_parameters, read_config
 from bridge_edge.export.journal import journal_path
 from bridge_edge.export.layout import write_layout
 from bridge_edge.export.parity import DEFAULT_PROMPTS, MAX_NEW_TOKENS, ParityError, compare
@@ -38,7 +38,8 @@ Prompts = Sequence[str | Sample]
 @dataclass(frozen=True)
 class Exported:
     """What was made. `path` is what a runtime opens; `fallbacks` lists tensors that are not of the asked type,
-    `importance` counts the tensors that had an importance matrix, `search` tells how a mixture was found."""
+    `importance` counts the tensors that had an importance matrix, `search` tells how a mixture was found, `backend` who
+    made an ONNX graph."""
 
     path: Path
     fmt: str
@@ -49,6 +50,7 @@ class Exported:
     parity: dict[str, Any] = field(default_factory=dict)
     importance: int = 0
     search: dict[str, Any] | None = None
+    backend: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path": self.path.name}
@@ -136,15 +138,16 @@ def _gguf(folder: Path, partial: Path, quant: str, prompts: Prompts, threads: in
 
 
 def _onnx(folder: Path, partial: Path, quant: str, parameters: int, wish: Wish) -> Exported:
-    from bridge_edge.export.onnx_export import make_onnx
+    from bridge_edge.export.onnx_export import backend, make_onnx
     from bridge_edge.export.onnx_graph import fallbacks, weight_bytes
     from bridge_edge.export.onnx_types import TYPES
 
     check_finite(folder)
-    graph = make_onnx(folder, partial, quant, wish.blocks)
+    graph = make_onnx(folder, partial, quant, wish.blocks, wish.backend)
     size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
     bits = 8 * weight_bytes(partial, graph.relative_to(partial).as_posix()) / parameters
-    return Exported(partial, "onnx", quant, size, bits, fallbacks(graph, TYPES[quant].bits))
+    by = backend(read_config(folder), wish.backend.name)
+    return Exported(partial, "onnx", quant, size, bits, fallbacks(graph, TYPES[quant].bits), backend=by)
 
 
 def _parity(folder: Path, made: Exported, prompts: Prompts, threads: int | None) -> dict[str, Any]:

@@ -25,6 +25,11 @@ from bridge_edge.runtimes.torch_runtime import end_tokens, load_tokenizer
 README, MODELFILE = "README.md", "Modelfile"
 MARK, SYSTEM_MARK = "@@bridge-edge-prompt@@", "@@bridge-edge-system@@"
 QUOTES = '"""'
+BACKENDS = {
+    "builder": "the model builder of onnxruntime-genai",
+    "exporters": "transformers.exporters",
+    "optimum": "optimum-onnx",
+}
 
 
 def write_layout(folder: Path, source: Path, report: Mapping[str, Any], facts: Mapping[str, Sequence[str]]) -> None:
@@ -136,6 +141,8 @@ def measured(report: Mapping[str, Any]) -> list[str]:
         lines.append("accuracy of this file: not measured here")
     if report.get("importance"):
         lines.append(f"importance matrix from the task's own texts for {report['importance']} tensors")
+    if report.get("backend"):
+        lines.append(f"graph made by {BACKENDS[report['backend']]}")
     return lines
 
 

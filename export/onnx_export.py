@@ -27,11 +27,11 @@ import numpy as np
 
 from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError, unknown
-from bridge_edge.export import checkpoint, onnx_exporter
+from bridge_edge.export import checkpoint, onnx_exporter, onnx_optimum
 from bridge_edge.export.onnx_graph import check_graph, move
 from bridge_edge.export.onnx_kquant import small_parts
 from bridge_edge.export.onnx_types import TYPES, builder_words, model_file
-from bridge_edge.export.wish import Blocks
+from bridge_edge.export.wish import Backend, Blocks
 from bridge_edge.runtimes.onnx_check import check_external
 from bridge_edge.runtimes.onnx_config import CONFIG, read_config
 from bridge_edge.runtimes.torch_runtime import end_tokens, load_tokenizer
@@ -51,7 +51,7 @@ ARCHITECTURES = (
 )
 # Keys of config.json that say where it came from or name code; no runtime of an ONNX folder needs them.
 LEFT_OUT = ("_name_or_path", "auto_map", "quantization_config", "torch_dtype", "dtype")
-NO_BLOCKS = Blocks()
+NO_BLOCKS, USUAL = Blocks(), Backend()
 
 
 @contextlib.contextmanager
@@ -88,14 +88,25 @@ def _builder() -> ModuleType:
         raise UserError(f"the ONNX model builder needs {error.name!r}", "pip install onnx-ir") from None
 
 
-def _by_builder(config: Any) -> bool:
-    """Whether the builder makes this model's graph, and not `transformers.exporters`. Refuses architectures that were
-    never checked, and the width that the builder would mistake for the LM head."""
+def backend(config: Any, asked: str) -> str:
+    """Who makes this model's graph: builder, exporters or optimum. Refuses architectures that were never checked."""
     name = (config.architectures or [""])[0]
+    if asked == "optimum":
+        return asked  # it knows its own families
+    made = {"builder": ARCHITECTURES, "exporters": onnx_exporter.FAMILIES}
+    known = {"auto": (*ARCHITECTURES, *onnx_exporter.FAMILIES), **made}
+    if asked not in known:
+        raise unknown("ONNX backend", asked, (*known, "optimum"))
+    if name not in known[asked]:
+        raise unknown("architecture for ONNX" if asked == "auto" else f"architecture for {asked}", name, known[asked])
     if name in onnx_exporter.FAMILIES:
-        return False
-    if name not in ARCHITECTURES:
-        raise unknown("architecture for ONNX", name, (*ARCHITECTURES, *onnx_exporter.FAMILIES))
+        return "exporters"
+    _check_widths(config)
+    return "builder"
+
+
+def _check_widths(config: Any) -> None:
+    """Refuse the width that the builder would mistake for the LM head."""
     heads, dim = config.num_attention_heads, _head_dim(config)
     widths = {config.hidden_size, config.intermediate_size, heads * dim, config.num_key_value_heads * dim}
     if config.vocab_size in widths:
@@ -103,7 +114,6 @@ def _by_builder(config: Any) -> bool:
             f"vocab_size {config.vocab_size} equals the width of another layer, which the ONNX builder confuses",
             "pad the vocabulary by a few rows (model.resize_token_embeddings), or export to gguf",
         )
-    return True
 
 
 def _head_dim(config: Any) -> int:
@@ -182,16 +192,21 @@ def _browser_config(folder: Path, out: Path, precision: str, file: str, parts: i
     )
 
 
-def make_onnx(folder: Path, out: Path, precision: str, blocks: Blocks = NO_BLOCKS) -> Path:
+def make_onnx(folder: Path, out: Path, precision: str, blocks: Blocks = NO_BLOCKS, by: Backend = USUAL) -> Path:
     """Write the ONNX folder `out`, checked by onnx.checker; the path of its graph."""
     hub: Any = checkpoint.read_config(folder)
     words = builder_words(precision, blocks, checkpoint.count_parameters(folder))
     file = model_file(precision)
     built = out / "built"
     try:
-        if _by_builder(hub):
+        maker = backend(hub, by.name)
+        if maker == "builder":
             checkpoint.check_weights(folder)
             _build(folder, built, precision, words)
+        elif maker == "optimum":
+            graph = onnx_optimum.make_graph(folder, hub, precision, blocks, by.python)  # not quiet: it takes a while
+            with _quiet():
+                onnx_exporter.write(graph, hub, built, BUILT, precision, blocks)
         else:
             with _quiet():
                 onnx_exporter.build(folder, built, BUILT, precision, blocks)

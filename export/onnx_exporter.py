@@ -61,7 +61,11 @@ def build(folder: Path, out: Path, file: str, precision: str, blocks: Blocks) ->
     """Write the graph `out`/`file`, its weights beside it, and a `genai_config.json` to be settled."""
     check_wish(precision, blocks)
     model = _loaded(folder)
-    graph = _graph(model)
+    write(_graph(model), model.config, out, file, precision, blocks)
+
+
+def write(graph: onnx.ModelProto, config: Any, out: Path, file: str, precision: str, blocks: Blocks) -> None:
+    """A graph in float32 with our names as the asked type, in files of the new folder `out`."""
     if TYPES[precision].bits < 16:
         graph = _in_blocks(graph, TYPES[precision].bits, blocks)
     out.mkdir(parents=True)
@@ -73,7 +77,7 @@ def build(folder: Path, out: Path, file: str, precision: str, blocks: Blocks) ->
         size_threshold=0,
         convert_attribute=False,
     )
-    (out / CONFIG).write_text(json.dumps(_config(model.config, graph)), encoding="utf-8")
+    (out / CONFIG).write_text(json.dumps(_config(config, graph)), encoding="utf-8")
 
 
 def _loaded(folder: Path) -> Any:
@@ -126,11 +130,11 @@ def _graph(model: Any) -> onnx.ModelProto:
         raise UserError(
             f"transformers' ONNX exporter failed: {type(error).__name__}: {first_line(error)}", "export to gguf"
         ) from error
-    _rename(graph.graph)
+    rename(graph.graph)
     return graph
 
 
-def _rename(graph: onnx.GraphProto) -> None:
+def rename(graph: onnx.GraphProto) -> None:
     """`past_key_values.3.key`, `present.3.key` and the free dimensions' usual names; shapes within are left out."""
     names = {}
     for value in (*graph.input, *graph.output):

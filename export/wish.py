@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bridge_edge.data.samples import Sample
 
@@ -30,15 +31,26 @@ class Blocks:
 
 
 @dataclass(frozen=True)
+class Backend:
+    """For ONNX: who makes the graph (auto: the builder, or transformers.exporters for families that it lacks), and for
+    `optimum` the Python of its environment, or that environment's folder (None: the usual one)."""
+
+    name: str = "auto"
+    python: Path | None = None
+
+
+@dataclass(frozen=True)
 class Wish:
     """`calibration`: texts of the task for the importance matrix (none: no matrix); `types`: tensor types by name or
-    pattern; `goal`: for quant auto; `facts`: lines for the model card, by heading; `blocks`: for ONNX."""
+    pattern; `goal`: for quant auto; `facts`: lines for the model card, by heading; `blocks` and `backend`: for
+    ONNX."""
 
     calibration: tuple[Sample, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
     goal: Goal = Goal()
     facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     blocks: Blocks = Blocks()
+    backend: Backend = field(default=Backend(), repr=False)  # where a Python lies changes nothing
 
 
 NOTHING = Wish()

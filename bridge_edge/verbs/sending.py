@@ -58,6 +58,19 @@ class Format(click.Choice[str]):
     help="ONNX: activations as 1 fp32, 2 fp16, 3 bf16, 4 int8.  [default: 4]",
 )
 @click.option("--algorithm", default=None, help="ONNX: rtn, k_quant, k_quant_mixed ...  [default: by type and size]")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "builder", "exporters", "optimum"]),
+    default="auto",
+    show_default=True,
+    help="ONNX: onnxruntime-genai's builder, transformers.exporters or optimum-onnx.",
+)
+@click.option(
+    "--optimum-python",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Python of optimum-onnx, or its environment's folder.  [default: $BRIDGE_EDGE_OPTIMUM]",
+)
 @runs_option
 @threads_option
 @json_option
