@@ -35,9 +35,9 @@ from bridge_edge.parallel import side_by_side
 from bridge_edge.progress import track
 from bridge_edge.recipe import Recipe
 from bridge_edge.train.batches import ANSWER, Encoded, bucket, collate
-from bridge_edge.train.loop import use_bf16
 from bridge_edge.train.losses import supervised_states
 from bridge_edge.train.models import load_model, load_tokenizer
+from bridge_edge.train.precision import use_bf16
 
 FILE = "budgeted.jsonl"
 TRIES = 3  # cuts that are judged for an item and budget, the longest; each is a forward pass over the question

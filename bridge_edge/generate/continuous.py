@@ -24,8 +24,8 @@ from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError, first_line
 from bridge_edge.generate.drafts import Draft, Wish
 from bridge_edge.progress import Advance
-from bridge_edge.train.loop import use_bf16
 from bridge_edge.train.models import load_model, load_tokenizer
+from bridge_edge.train.precision import use_bf16
 
 PAGE = 16  # positions a page of the cache on a CPU
 HINT = "use annotate.engine=native, which decodes the same models"

@@ -26,7 +26,7 @@ from bridge_edge.generate.draw import Draw, scored
 from bridge_edge.generate.fixed_cache import new_cache
 from bridge_edge.memory import trim
 from bridge_edge.parallel import side_by_side
-from bridge_edge.train.loop import use_bf16
+from bridge_edge.train.precision import use_bf16
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from bridge_edge.generate.draw import drawn
 from bridge_edge.memory import trim
 from bridge_edge.parallel import side_by_side
 from bridge_edge.train.batches import bucket
-from bridge_edge.train.loop import use_bf16
+from bridge_edge.train.precision import use_bf16
 
 
 def draw(

@@ -31,7 +31,7 @@ from bridge_edge.progress import Advance
 from bridge_edge.select import measures
 from bridge_edge.select.sampling import draw
 from bridge_edge.train.batches import bucket
-from bridge_edge.train.loop import use_bf16
+from bridge_edge.train.precision import use_bf16
 
 LONGEST_ANSWER = 24
 """Tokens of a free-form answer that is sampled or decoded."""

@@ -25,6 +25,7 @@ from bridge_edge.progress import Advance
 from bridge_edge.train.batches import ANSWER, RATIONALE, Batch, Encoded, bucket, collate, epoch
 from bridge_edge.train.losses import TokenLosses, label_losses, segment_mean
 from bridge_edge.train.optim import Optimizer, build_optimizer, schedule
+from bridge_edge.train.precision import use_bf16
 
 TRIM_EVERY = 10  # steps between returns of freed memory
 CURVE = 64  # points of the learning curve that are kept, however long the training
@@ -66,15 +67,6 @@ class Trained:
 
     def record(self) -> dict[str, Any]:
         return {**asdict(self), "tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else None}
-
-
-def use_bf16(precision: str, device: torch.device) -> bool:
-    """bf16 where it was asked for, or where `auto` finds hardware that multiplies it natively."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def step_plan(examples: Sequence[Encoded], plan: Plan) -> list[list[list[int]]]:

@@ -1,8 +1,9 @@
 """Optimisers and the learning-rate schedule.
 
-`muon` gives every hidden matrix to torch's Muon (orthogonalised momentum, https://kellerjordan.github.io/posts/muon/)
-and the rest (embeddings, norms, biases) to AdamW; `adamw` gives everything to AdamW. Both hide behind one object with
-the three calls the loop needs, so that the loop does not know which it has.
+`muon` gives every hidden matrix to torch's Muon (orthogonalised momentum, https://kellerjordan.github.io/posts/muon/),
+or to that of `muon.py` where the processor has no bf16, and the rest (embeddings, norms, biases) to AdamW; `adamw`
+gives everything to AdamW. Both hide behind one object with the three calls the loop needs, so that the loop does not
+know which it has.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 
 from bridge_edge.errors import UserError
 from bridge_edge.parallel import Map
+from bridge_edge.train.muon import Float32Muon
+from bridge_edge.train.precision import use_bf16
 
 OPTIMIZERS = ("muon", "adamw")
 
@@ -60,7 +63,8 @@ def build_optimizer(model: torch.nn.Module, name: str, lr: float, weight_decay: 
     parts: list[torch.optim.Optimizer] = []
     for half in (matrices[::2], matrices[1::2]):  # always two, so that a checkpoint fits any number of cores
         if half:
-            parts.append(torch.optim.Muon(half, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+            muon = torch.optim.Muon if use_bf16("auto", half[0].device) else Float32Muon
+            parts.append(muon(half, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
     if others:
         parts.append(torch.optim.AdamW(others, lr=lr, weight_decay=0.0, betas=(0.9, 0.98), fused=True))
     return Optimizer(parts)

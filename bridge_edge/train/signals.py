@@ -35,8 +35,9 @@ from bridge_edge.parallel import Map, side_by_side
 from bridge_edge.progress import track
 from bridge_edge.train.batches import Batch, Encoded, bucket, collate, key_of
 from bridge_edge.train.hybrid import Mix, chunks, divergence, hard_labels, in_chunks, soft_share
-from bridge_edge.train.loop import Plan, use_bf16
+from bridge_edge.train.loop import Plan
 from bridge_edge.train.losses import States, supervised_states
+from bridge_edge.train.precision import use_bf16
 
 SHARD = 512  # examples a file: written, or lost with a kill, at once
 OPEN = 64  # shards that are held open
