@@ -162,6 +162,7 @@ STAGES = (
         ("reasoning", "-reasoning.rl", "-reasoning.grpo", "task.answers", "ta.precision"),
         ("apprentice", "draft", "annotate"),
         when=lambda recipe: bool(recipe.reasoning.budgets),
+        version=2,
     ),
     Stage(
         "align",

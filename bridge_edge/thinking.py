@@ -1,10 +1,12 @@
 """Reasoning of a set length (`reasoning.budgets`): what the student is shown of it, and how well it keeps to it.
 
 What: `budgeted` makes, for each annotated item and budget b, a rationale of b/2 to b tokens: a draft of the assistant
-of that length and the same answer, or its rationale cut to whole sentences (`data/thinking.py`): of the cuts behind
-which the assistant still finds the answer the most probable, the one that makes it surest. `figures` measures a student
-at each budget, left alone and with the bound enforced.
+of that length and the same answer, or its rationale cut to whole sentences (`data/thinking.py`): the first cut behind
+which the assistant still finds the answer the most probable. `figures` measures a student at each budget, left alone
+and with the bound enforced.
 Why: the same question at several budgets tells the student what the control signal is about (BARD, arXiv 2511.01470).
+The first cut that serves, and not the one that serves best: a small student learns a length by a way of shortening that
+is always the same.
 The assistant judges for free, so the teacher is asked nothing more.
 Not covered: rationales rewritten by a model; whether what is left is a reason, as the assistant has the question before
 it too. Budgets above the length that the assistant writes have no examples; the stage's figures say how many there are.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,7 @@ from bridge_edge.train.models import load_model, load_tokenizer
 from bridge_edge.train.precision import use_bf16
 
 FILE = "budgeted.jsonl"
-TRIES = 3  # cuts that are judged for an item and budget, the longest; each is a forward pass over the question
-NEVER = float("-inf")
+TRIES = 3  # cuts that are judged for an item and budget; each is a forward pass over the question
 
 
 def written(
@@ -76,14 +77,13 @@ def budgeted(
             if own is not None:
                 found[i, budget] = own
             else:
-                longest = sorted(shorter(sample.rationale or "", budget, count), key=count, reverse=True)
-                cuts += [(i, budget, text) for text in longest[:TRIES]]
+                cuts += [(i, budget, text) for text in islice(shorter(sample.rationale or "", budget, count), TRIES)]
     whole = len(found)
-    judged = surest(
+    judged = carried(
         model, tokenizer, [(samples[i].prompt, text, samples[i].answer or "") for i, _, text in cuts], recipe
     )
-    for (i, budget, text), sureness in sorted(zip(cuts, judged, strict=True), key=lambda pair: -pair[1]):
-        if sureness > NEVER:
+    for (i, budget, text), right in zip(cuts, judged, strict=True):
+        if right:
             found.setdefault((i, budget), text)
     made = [
         replace(samples[i], prompt=asked(samples[i].prompt, b), rationale=text, provenance=ASSISTANT)
@@ -93,34 +93,31 @@ def budgeted(
     return made, {**by_budget, "cut": len(found) - whole}
 
 
-def surest(
+def carried(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, triples: list[tuple[str, str, str]], recipe: Recipe
-) -> list[float]:
-    """The mean log-probability of each answer behind its prompt, rationale and marker; `NEVER` where it is not the
-    model's most probable one, token by token."""
+) -> list[bool]:
+    """Whether each answer is the model's most probable one behind its prompt, rationale and marker, token by token."""
     rows = [
         Encoded(r.ids, r.segments * (r.segments == ANSWER)) for r in encode_pairs(tokenizer, triples)
     ]  # else PROMPT
     marker = len(tokenizer(MARKER, add_special_tokens=False)["input_ids"])
     bf16 = use_bf16(recipe.ta.precision, model.device)
 
-    def work(places: list[int]) -> list[float]:
+    def work(places: list[int]) -> list[bool]:
         batch = collate([rows[i] for i in places], 0).to(model.device)
         with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             states = supervised_states(model, batch)
-            best = states.head(states.hidden).log_softmax(-1)  # (N, V)
-            own = best.gather(-1, states.labels[:, None])[:, 0]
-            own = torch.where(best.argmax(-1) == states.labels, own, NEVER)
+            right = states.head(states.hidden).argmax(-1) == states.labels  # (N,)
         # Behind the marker and before the end token, which says nothing of the answer.
-        return [float(own[states.rows == k][marker:-1].mean()) for k in range(len(places))]
+        return [bool(right[states.rows == k][marker:-1].all()) for k in range(len(places))]
 
     batches = bucket([len(r) for r in rows], recipe.ta.micro_tokens, range(len(rows)))
-    scores: dict[int, float] = {}
+    found: dict[int, bool] = {}
     with side_by_side(model) as run, track("rationales within budgets", len(rows)) as advance:
         for places, results in zip(batches, run(work, batches), strict=True):
-            scores |= dict(zip(places, results, strict=True))
+            found |= dict(zip(places, results, strict=True))
             advance(len(places), "")
-    return [scores[i] for i in range(len(rows))]
+    return [found[i] for i in range(len(rows))]
 
 
 def figures(folder: Path, samples: Sequence[Sample], recipe: Recipe, device: str) -> dict[str, Any]:

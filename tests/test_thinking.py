@@ -25,7 +25,7 @@ from bridge_edge.phases import Context
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.runtimes.think import Thinking
-from bridge_edge.thinking import FILE, NEVER, budgeted, figures, surest, written
+from bridge_edge.thinking import FILE, budgeted, carried, figures, written
 from bridge_edge.train.batches import ANSWER as ANSWERED
 from bridge_edge.train.batches import RATIONALE, Encoded
 from bridge_edge.train.loop import Plan, train
@@ -120,19 +120,21 @@ def test_a_rationale_is_cut_to_whole_sentences() -> None:
     def words(part: str) -> int:
         return len(part.split())
 
-    assert list(shorter(text, 24, words)) == [
-        "A is 1.5 long. B is 2 long. 1.5 is less than 2.",
-        "B is 2 long. 1.5 is less than 2. So A is shorter.",
-        "A is 1.5 long. 1.5 is less than 2. So A is shorter.",
-    ]
-    assert list(shorter(text, 8, words)) == [
-        "A is 1.5 long.",
+    assert list(shorter(text, 12, words)) == [
+        "1.5 is less than 2. So A is shorter.",  # the last ones, with room for a word or two
+        "A is 1.5 long. So A is shorter.",  # the first and the last
+        "B is 2 long. 1.5 is less than 2.",
         "A is 1.5 long. B is 2 long.",
-        "B is 2 long.",
-        "1.5 is less than 2.",
-        "So A is shorter.",
-        "A is 1.5 long. So A is shorter.",
+        "A is 1.5 long. B is 2 long. So A is shorter.",  # no room left
     ]
+    assert list(shorter(text, 8, words))[:4] == [  # half of the budget at least
+        "So A is shorter.",
+        "A is 1.5 long.",
+        "1.5 is less than 2.",
+        "B is 2 long.",
+    ]
+    assert next(shorter("A is as long as B is, and more. So it is. Yes.", 5, words)) == "So it is. Yes."
+    assert next(shorter("So. A is as long as B is, and more. So it is.", 5, words)) == "So. So it is.", "any between"
     assert list(shorter(text, 3, words)) == []
     assert list(shorter("", 8, words)) == []
     assert [fits(n, 8) for n in (3, 4, 8, 9)] == [False, True, True, False]
@@ -187,15 +189,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_assistant_judges_how_surely_an_answer_still_follows(place: Path) -> None:
+def test_the_assistant_judges_whether_an_answer_still_follows(place: Path) -> None:
     recipe, folder = load_recipe([*WORDS]), str(place / "apprentice")
     model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
     right = [(s.prompt, LONG, s.answer or "") for s in POOL]
     wrong = [(s.prompt, LONG, "no" if s.answer == "yes" else "yes") for s in POOL]
-    found = surest(model, tokenizer, [*right, *wrong], recipe)
-    assert all(-0.5 < sureness < 0 for sureness in found[: len(POOL)])
-    assert found[len(POOL) :] == [NEVER] * len(POOL)
-    assert surest(model, tokenizer, [], recipe) == []
+    found = carried(model, tokenizer, [*right, *wrong], recipe)
+    assert found == [True] * len(POOL) + [False] * len(POOL)
+    assert carried(model, tokenizer, [], recipe) == []
 
 
 def test_each_budget_has_rationales_that_keep_to_it_and_to_the_answer(place: Path) -> None:

@@ -18,6 +18,7 @@ from bridge_edge.data.card import ANSWER, Card
 SIGNAL = "Think for maximum {budget} tokens."
 CARD_KEY = "think"
 ROOM = 64  # tokens of an answer, and of the marker before it
+AIM = 0.85  # of a budget, that a rationale which was cut to it fills at most
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -68,11 +69,31 @@ def fits(tokens: int, budget: int) -> bool:
 
 
 def shorter(rationale: str, budget: int, count: Callable[[str], int]) -> Iterator[str]:
-    """Parts of a rationale that fit a budget: its runs of sentences, then its last ones behind the first one."""
+    """Parts of a rationale that fit a budget, the ones that are worth most first.
+
+    Its last sentences (each that there is room for, since what comes last follows from what came before), its first one
+    and the last ones, and its runs of sentences, the longest first. They leave room (`AIM`), for who learns to stop at
+    a length misses it by a little; those that leave none come behind.
+    """
     sentences = [s for s in SENTENCE.split(rationale.strip()) if s]
+    sizes = [count(s) for s in sentences]
     places = range(len(sentences))
-    runs = [sentences[i : j + 1] for i in places for j in places[i:]]
-    runs += [[sentences[0], *sentences[i:]] for i in places[2:]]
-    for text in dict.fromkeys(" ".join(run) for run in runs if len(run) < len(sentences)):
-        if fits(count(text), budget):
+
+    def last(start: int, room: float) -> list[int]:
+        kept: list[int] = []
+        for i in reversed(places[start:]):
+            if sizes[i] <= room:
+                kept, room = [i, *kept], room - sizes[i]
+        return kept
+
+    parts: list[tuple[list[int], float]] = []
+    for room in (AIM * budget, budget):
+        runs = sorted((list(places[i : j + 1]) for i in places for j in places[i:]), key=lambda r: (-len(r), -r[0]))
+        chosen = [last(0, room), [0, *last(1, room - sizes[0])] if sizes else [], *runs]
+        parts += [(part, room) for part in chosen if 0 < len(part) < len(sentences)]
+    seen: set[str] = set()
+    for part, room in parts:
+        text = " ".join(sentences[i] for i in part)
+        if text not in seen and fits(count(text), budget) and count(text) <= room:
+            seen.add(text)
             yield text
