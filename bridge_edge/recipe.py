@@ -124,6 +124,11 @@ class Recipe(Spec):
                 "reasoning.budgets needs kd.mix=none and tutor.format=rationale_answer: the assistant has not learnt "
                 "prompts that name a budget, and a student of multitask does not think before it answers"
             )
+        if self.reasoning.rl and self.tutor.format == "multitask":
+            raise ValueError(
+                "reasoning.rl needs tutor.format=rationale_answer: a student of multitask answers without "
+                "reasoning, of which nothing could be reinforced"
+            )
         return self
 
 

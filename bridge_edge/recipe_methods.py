@@ -100,12 +100,12 @@ class KdSpec(Spec):
 
 
 class GrpoSpec(Spec):
-    """Reinforcement of answers that are right within their budget (see reinforce.py)."""
+    """Reinforcement of answers that are right, within their budget where there are budgets (see reinforce.py)."""
 
-    items: int = Field(512, ge=1, description="questions in all, each with one of the budgets")
+    items: int = Field(512, ge=1, description="questions in all, each with one of the budgets, if any")
     questions: int = Field(16, ge=1, description="questions a step, about")
     group: int = Field(8, ge=2, description="answers drawn to a question")
-    lr: float = Field(1e-4, gt=0)
+    lr: float | None = Field(None, gt=0, description="none: a quarter of student.lr")
     kl: float = Field(0.04, ge=0, description="weight of the divergence from the student before")
     reward: Literal["product", "additive"] = Field("product", description="of rightness and fidelity to the budget")
     sft: bool = Field(True, description="false: without the tutoring before, which is known to fail")
@@ -117,7 +117,7 @@ class ReasoningSpec(Spec):
 
     budgets: tuple[int, ...] = Field((), description="most tokens of a rationale, at each of which there are some")
 
-    rl: bool = Field(False, description="reinforce what was learnt (GRPO): right answers within their budget")
+    rl: bool = Field(False, description="reinforce what was learnt (GRPO): right answers, within their budget if any")
     grpo: GrpoSpec = GrpoSpec()
 
     @field_validator("budgets")
@@ -130,10 +130,4 @@ class ReasoningSpec(Spec):
     def meant(self) -> dict[str, Any]:
         """The values that shape the student; none where the method is off."""
         names = {"budgets", *(("rl", "grpo") if self.rl else ())}
-        return self.model_dump(mode="json", include=names) if self.budgets else {}
-
-    @model_validator(mode="after")
-    def _rewarded(self) -> ReasoningSpec:
-        if self.rl and not self.budgets:
-            raise ValueError("rl=true rewards answers within a budget; set budgets, e.g. budgets=[16,32,64]")
-        return self
+        return self.model_dump(mode="json", include=names) if self.budgets or self.rl else {}

@@ -1,14 +1,17 @@
-"""Reinforcement behind the tutoring (`reasoning.rl`): answers that are right within their budget are made likelier.
+"""Reinforcement behind the tutoring (`reasoning.rl`): answers that are right, within their budget if they have one, are
+made likelier.
 
 What: group-relative policy optimisation (GRPO, arXiv 2402.03300) as token losses of the one training loop. A batch's
-rows are questions that name a budget; for each a group of answers is drawn, and a token's loss is
+rows are questions, which name a budget where the recipe has budgets; for each a group of answers is drawn, and a
+token's loss is
     -A * ratio + kl * (exp(d) - d - 1), d = log p_before(token) - log p(token),
 with A = (R - mean) / (std + 1e-4) within the group and p_before the model that the training began with. The loss of a
 batch is the mean over its tokens. Every group is drawn from the model of that step, so the ratio is 1 (its gradient is
 what counts) and nothing is clipped. A test holds a step against one of TRL's GRPOTrainer (loss_type bnpo, the
 divergence not weighted by the ratio).
 The reward is R = [right] * f with f = 1 up to the budget, falling linearly to 0 at 1.25 of it (BARD, arXiv 2511.01470,
-has a product; this form of f is ours). `additive` is [right] + f, which also pays for short wrong answers.
+has a product; this form of f is ours), and f = 1 without a budget. `additive` is [right] + f, which also pays for short
+wrong answers.
 Why in the loop: resuming, optimiser, schedule and progress are the tutoring's own.
 Not covered: rewards by a model, a step on groups of an earlier one, answers beyond `task.max_new_tokens`.
 """
@@ -41,20 +44,20 @@ FLAT = 1e-4  # keeps a group of equal rewards from being divided by 0
 class Aim:
     """What is wanted of the answers to a question."""
 
-    budget: int
+    budget: int | None
     answer: str
 
 
 def questions(
     tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample], budgets: Sequence[int], count: int, seed: int
 ) -> tuple[list[Encoded], dict[bytes, Aim]]:
-    """`count` questions with budgets, as different as there are, and the aim of each. The one supervised token of an
-    example only says where its prompt ends."""
-    pairs = [(sample, budget) for sample in samples for budget in budgets]
+    """`count` questions with budgets (if any), as different as there are, and the aim of each. The one supervised token
+    of an example only says where its prompt ends."""
+    pairs = [(sample, budget) for sample in samples for budget in budgets or (None,)]
     random.Random(seed).shuffle(pairs)
     pairs = list(islice(cycle(pairs), count))
     examples, aims = [], {}
-    prompts = prompt_ids(tokenizer, [asked(sample.prompt, budget) for sample, budget in pairs])
+    prompts = prompt_ids(tokenizer, [asked(s.prompt, budget) if budget else s.prompt for s, budget in pairs])
     for (sample, budget), ids in zip(pairs, prompts, strict=True):
         codes = np.array([PROMPT] * len(ids) + [ANSWER], np.int8)
         examples.append(Encoded(np.array([*ids, tokenizer.eos_token_id], np.int32), codes))
@@ -62,8 +65,10 @@ def questions(
     return examples, aims
 
 
-def fidelity(tokens: int, budget: int) -> float:
-    """f: how well so many tokens of thought keep to a budget, 0 to 1."""
+def fidelity(tokens: int, budget: int | None) -> float:
+    """f: how well so many tokens of thought keep to a budget, 0 to 1; without one they always do."""
+    if budget is None:
+        return 1.0
     return min(1.0, max(0.0, 1 - (tokens - budget) / (TOLERANCE * budget)))
 
 

@@ -175,7 +175,8 @@ STAGES = (
     replace(
         TUTOR,
         title="Reinforcement of the student",
-        needs=(*TUTOR.needs, "sft"),
+        reads=(*TUTOR.reads, "data.labels"),
+        needs=("data", *TUTOR.needs, "sft"),
         when=lambda recipe: recipe.reasoning.rl,
     ),
     Stage(

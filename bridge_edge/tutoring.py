@@ -2,7 +2,8 @@
 
 What: the student learns the TA's rationales and answers, by hard labels or those of `kd.*`, within budgets where
 `reasoning.budgets` names some. With `reasoning.rl` that is the stage `sft`, equal to `tutor` of a run without, and
-`tutor` reinforces what was learnt there (reinforce.py). Both are the one training loop.
+`tutor` reinforces what was learnt there (reinforce.py): on the whole pool where it has labels, so on what the TA got
+wrong too, else on what was annotated. Both are the one training loop.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from bridge_edge.train.batches import RATIONALE, Encoded
 from bridge_edge.train.models import load_model, load_tokenizer
 
 SFT = "sft"  # the stage whose student is reinforced
+LR_SHARE = 0.25  # of the tutoring's learning rate, for the reinforcement
 
 
 def tutor(ctx: Context, out: Path) -> Metrics:
@@ -39,10 +41,10 @@ def tutor(ctx: Context, out: Path) -> Metrics:
     if not reasoning.rl:
         metrics = supervised(ctx, out, samples, budgeted)
     elif reasoning.grpo.sft:
-        metrics = reinforced(ctx, out, str(ctx.folder(SFT)), samples, learnt)
+        metrics = reinforced(ctx, out, str(ctx.folder(SFT)), graded(ctx, samples), learnt)
     else:
         learnt = list(reasoning.budgets)
-        metrics = reinforced(ctx, out, str(ctx.folder("align")), samples, learnt)
+        metrics = reinforced(ctx, out, str(ctx.folder("align")), graded(ctx, samples), learnt)
     suffix = student_suffix(recipe)
     if learnt:
         make_card(recipe, suffix, learnt).save(out)
@@ -66,6 +68,11 @@ def lessons(ctx: Context) -> tuple[list[Sample], int]:
     return samples, len(taught)
 
 
+def graded(ctx: Context, annotated: list[Sample]) -> list[Sample]:
+    """What the student's own answers can be held against: the labelled pool, else what was annotated."""
+    return ctx.samples("data", "pool") if ctx.recipe.data.labels == "gold" else annotated
+
+
 def supervised(ctx: Context, out: Path, samples: list[Sample], budgeted: list[Sample]) -> Metrics:
     """The student of these samples, by the losses that the recipe names."""
     source, recipe, spec = str(ctx.folder("align")), ctx.recipe, ctx.recipe.tutor
@@ -87,11 +94,12 @@ def reinforced(ctx: Context, out: Path, source: str, samples: list[Sample], budg
     recipe, spec, tokenizer = ctx.recipe, ctx.recipe.reasoning.grpo, load_tokenizer(source)
     examples, aims = questions(tokenizer, samples, budgets, spec.items, recipe.seed)
     dev = [s for s in ctx.samples("data", "dev") if s.answer]
-    held, more = questions(tokenizer, dev, budgets, len(dev) * len(budgets), recipe.seed)
+    held, more = questions(tokenizer, dev, budgets, len(dev) * max(1, len(budgets)), recipe.seed)
     reward = Reward(tokenizer, aims | more, recipe.task.answers, spec.reward == "additive")
     grpo = Grpo(mixing.rollouts_of(recipe, source), reward, load_frozen(source, ctx.device), spec.group, spec.kl)
     changes = grpo_plan(recipe, examples)
-    student = recipe.student.model_copy(update={"rehearsal": 0.0, "lr": spec.lr, "epochs": 1})
+    lr = spec.lr or LR_SHARE * recipe.student.lr
+    student = recipe.student.model_copy(update={"rehearsal": 0.0, "lr": lr, "epochs": 1})
     suffix = student_suffix(recipe)
     metrics = fit(ctx, out, source, student, examples, "reinforcement", suffix, lambda rows, plan: grpo, **changes)
     if held:

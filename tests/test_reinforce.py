@@ -85,7 +85,8 @@ def test_questions_name_every_budget_and_know_their_aim() -> None:
     texts = [str(TOKENIZER.decode(row.ids)) for row in examples]
     for row, text in zip(examples, texts, strict=True):
         aim = aims[key_of(row.ids, row.segments)]
-        [sample] = [s for s in POOL if asked(s.prompt, aim.budget) in text]
+        assert aim.budget in BUDGETS
+        [sample] = [s for s in POOL if asked(s.prompt, aim.budget or 0) in text]
         assert aim.answer == sample.answer
     assert questions(TOKENIZER, [], BUDGETS, 0, seed=0) == ([], {})
     assert questions(TOKENIZER, POOL, BUDGETS, 3, seed=1)[0][0].ids.tolist() != examples[0].ids.tolist()
@@ -175,7 +176,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in ("apprentice", "align"):
         tiny.checkpoint(folder / stage, "qwen2", tok=TOKENIZER)
     budgeted = [replace(s, prompt=asked(s.prompt, 8)) for s in POOL]
-    files = {"data/dev": POOL[:2], "teach/taught": [], "annotate/annotations": POOL, "shorten/budgeted": budgeted}
+    files = {
+        "data/dev": POOL[:2],
+        "data/pool": POOL,
+        "teach/taught": [],
+        "annotate/annotations": POOL,
+        "shorten/budgeted": budgeted,
+    }
     for name, samples in files.items():
         path = folder / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
@@ -218,9 +225,43 @@ def test_without_the_tutoring_all_budgets_are_reinforced(place: Path, tmp_path: 
     assert budgets_of(Card.load(tmp_path)) == BUDGETS
 
 
-def test_nothing_is_reinforced_without_budgets() -> None:
-    with pytest.raises(UserError, match="set budgets"):
-        load_recipe(["recipe=legal", "reasoning.rl=true"])
+def test_without_budgets_right_answers_are_reinforced(place: Path, tmp_path: Path) -> None:
+    words = (*(w for w in RL if "budgets" not in w), "reasoning.budgets=[]")
+    recipe = load_recipe(words)
+    assert not any(stage.name == "shorten" for stage in needed_for(None, recipe))
+    sft = folder(tmp_path / tutoring.SFT)
+    tutoring.tutor(Context(unreinforced(recipe), place), sft)
+    ctx = Context(recipe, place, places={tutoring.SFT: str(sft)})
+    found = tutoring.tutor(ctx, folder(tmp_path / "tutor"))
+    assert found["examples"] == 6
+    assert budgets_of(Card.load(tmp_path / "tutor")) == ()
+    assert distance(tmp_path / "tutor", sft) > 0
+    examples, aims = questions(TOKENIZER, POOL, (), 4, seed=0)
+    assert all(aim.budget is None for aim in aims.values())
+    assert any(str(TOKENIZER.decode(examples[0].ids)).count(s.prompt) for s in POOL)
+    reward = Reward(TOKENIZER, {}, ("yes", "no"))
+    assert [reward(ids("It is so. " * n + "\nAnswer: yes"), Aim(None, "yes")) for n in (1, 40)] == [1, 1]
+
+
+def test_a_labelled_pool_is_what_answers_are_held_against(place: Path) -> None:
+    shown = POOL[:2]
+    assert tutoring.graded(Context(load_recipe([*RL]), place), shown) == POOL
+    assert (
+        tutoring.graded(Context(load_recipe([*RL, "data.labels=none", "select.difficulty=entropy"]), place), shown)
+        == shown
+    )
+
+
+def test_a_student_that_does_not_reason_is_not_reinforced() -> None:
+    with pytest.raises(UserError, match=r"reasoning\.rl needs tutor\.format"):
+        load_recipe(["recipe=legal", "reasoning.rl=true", "tutor.format=multitask"])
+
+
+def test_the_learning_rate_is_a_share_of_the_tutorings(place: Path, tmp_path: Path) -> None:
+    for name, words in (("share", ()), ("same", ("reasoning.grpo.lr=2.5e-3",)), ("other", ("reasoning.grpo.lr=1e-3",))):
+        tutoring.tutor(Context(load_recipe([*RL, *words]), place), folder(tmp_path / name))
+    assert distance(tmp_path / "share", tmp_path / "same") == 0
+    assert distance(tmp_path / "share", tmp_path / "other") > 0
 
 
 def test_only_the_student_and_its_test_hang_on_the_reinforcement() -> None:
