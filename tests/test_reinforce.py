@@ -133,6 +133,8 @@ def test_the_loss_of_a_batch_is_the_slow_one(tmp_path: Path) -> None:
     assert len(set(rewards)) > 1
     for i, row in enumerate(said):
         group = rewards[i // 4 * 4 : i // 4 * 4 + 4]
+        if len(set(group)) == 1:  # tells nothing
+            continue
         weight = (rewards[i] - mean(group)) / (stdev(group) + 1e-4)
         with torch.no_grad():
             now, then = (
@@ -142,9 +144,41 @@ def test_the_loss_of_a_batch_is_the_slow_one(tmp_path: Path) -> None:
             if row.segments[t]:
                 d = float(then[t - 1, row.ids[t]] - now[t - 1, row.ids[t]])
                 wanted.append(-weight + 0.3 * (math.exp(d) - d - 1))
-    found, segments = Scored(*vars(grpo).values())(model, batch, 0.5)
+    scored = Scored(*vars(grpo).values())
+    found, segments = scored(model, batch, 0.5)
+    assert 0 < len(wanted) < sum(int((row.segments > 0).sum()) for row in said), "groups of both kinds"
     assert found.tolist() == pytest.approx(wanted, abs=1e-3)
     assert set(segments.tolist()) == {RATIONALE}
+
+
+def test_answers_are_drawn_for_a_whole_step_and_one_is_kept_where_none_is_better(tmp_path: Path) -> None:
+    tiny.checkpoint(tmp_path, "qwen2", tok=TOKENIZER)
+    examples, aims = questions(TOKENIZER, POOL, BUDGETS, 5, seed=0)
+    grpo, model = Even(*vars(losses_on(tmp_path, aims, 0.3, group=4)).values()), load_model(str(tmp_path))
+    grpo = replace(grpo, rollouts=replace(grpo.rollouts, rows=8))  # two questions at once
+    batches = [collate(examples[:2], 0), collate(examples[2:], 0)]
+    calls: list[int] = []
+
+    def run(work: Any, parts: Any) -> Any:
+        calls.extend(len(part) for part in parts)
+        return map(work, parts)
+
+    grpo.ahead(model, batches, 0.5, run)
+    assert calls == [2, 2, 1]
+    assert set(grpo.drawn) == {key_of(row.ids, row.segments) for row in examples}
+    drawn = dict(grpo.drawn)
+    assert len(grpo(model, batches[0], 0.5)[0]) == sum(
+        int((answer.segments > 0).sum())
+        for row in examples[:2] if (group := drawn[key_of(row.ids, row.segments)]).tells for answer in group.said
+    )  # fmt: skip
+    even = [replace(group, rewards=torch.ones(4)) for group in drawn.values()]
+    grpo.drawn.update(zip(drawn, even, strict=True))
+    losses, _ = grpo(model, batches[0], 0.5)
+    first = even[list(drawn).index(key_of(examples[0].ids, examples[0].segments))].said[0]
+    assert len(losses) == int((first.segments > 0).sum())
+    assert losses.tolist() == pytest.approx([0.0] * len(losses), abs=1e-6), "no advantage, and no way gone yet"
+    grpo.ahead(model, batches[1:], 0.6, run)
+    assert len(grpo.drawn) == 3, "those of the step before are gone"
 
 
 def test_a_student_learns_what_is_rewarded_and_stays_nearer_with_a_weight_on_it(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from bridge_edge.memory import trim
 from bridge_edge.parallel import Map, side_by_side
 from bridge_edge.progress import Advance
 from bridge_edge.train.batches import ANSWER, RATIONALE, Batch, Encoded, bucket, collate, epoch
-from bridge_edge.train.losses import TokenLosses, label_losses, segment_mean
+from bridge_edge.train.losses import Ahead, TokenLosses, label_losses, segment_mean
 from bridge_edge.train.optim import Optimizer, build_optimizer, schedule
 from bridge_edge.train.precision import use_bf16
 
@@ -186,6 +186,8 @@ def _step(model: PreTrainedModel, batches: list[Batch], plan: Plan, progress: fl
         loss = segment_mean(losses, segments, weights) * (len(batch.ids) / rows)
         return float(loss.detach()), torch.autograd.grad(loss, parameters, allow_unused=True)
 
+    if isinstance(plan.losses, Ahead):
+        plan.losses.ahead(model, batches, progress, run)
     total = 0.0
     for loss, grads in run(gradients, batches):
         total += loss

@@ -6,19 +6,28 @@ small model: prompts and padding are dropped before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
+from bridge_edge.parallel import Map
 from bridge_edge.train.batches import Batch
 
 TokenLosses = Callable[[PreTrainedModel, Batch, float], tuple[torch.Tensor, torch.Tensor]]
 """What the training loop is handed: from a model, a batch and the share of the steps that lies behind to the losses
-(N,) of the supervised tokens and their segment codes (N,)."""
+(N,) of the supervised tokens and their segment codes (N,). One that has a method `ahead` is shown all batches of a step
+first (see `Ahead`)."""
+
+
+@runtime_checkable
+class Ahead(Protocol):
+    """Losses with work to do for all batches of a step at once; `run` does pieces of it side by side."""
+
+    def ahead(self, model: PreTrainedModel, batches: Sequence[Batch], progress: float, run: Map) -> None: ...
 
 
 @dataclass(frozen=True)
