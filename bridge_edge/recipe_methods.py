@@ -102,7 +102,7 @@ class KdSpec(Spec):
 class GrpoSpec(Spec):
     """Reinforcement of answers that are right, within their budget where there are budgets (see reinforce.py)."""
 
-    items: int = Field(512, ge=1, description="questions in all, each with one of the budgets, if any")
+    items: int = Field(512, ge=1, description="questions in all, each with one of the budgets or without")
     questions: int = Field(16, ge=1, description="questions a step, about")
     group: int = Field(8, ge=2, description="answers drawn to a question")
     lr: float | None = Field(None, gt=0, description="none: a quarter of student.lr")

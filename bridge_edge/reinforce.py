@@ -2,8 +2,8 @@
 made likelier.
 
 What: group-relative policy optimisation (GRPO, arXiv 2402.03300) as token losses of the one training loop. A batch's
-rows are questions, which name a budget where the recipe has budgets; for each a group of answers is drawn, and a
-token's loss is
+rows are questions, which name one of the recipe's budgets or none, in equal parts, so that a student of budgets stays
+as good without one; for each a group of answers is drawn, and a token's loss is
     -A * ratio + kl * (exp(d) - d - 1), d = log p_before(token) - log p(token),
 with A = (R - mean) / (std + 1e-4) within the group and p_before the model that the training began with. The loss of a
 batch is the mean over its tokens. Every group is drawn from the model of that step, so the ratio is 1 (its gradient is
@@ -52,11 +52,11 @@ class Aim:
 
 
 def questions(
-    tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample], budgets: Sequence[int], count: int, seed: int
+    tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample], budgets: Sequence[int | None], count: int, seed: int
 ) -> tuple[list[Encoded], dict[bytes, Aim]]:
-    """`count` questions with budgets (if any), as different as there are, and the aim of each. The one supervised token
-    of an example only says where its prompt ends."""
-    pairs = [(sample, budget) for sample in samples for budget in budgets or (None,)]
+    """`count` questions with each of the budgets (None: without one), as different as there are, and the aim of each.
+    The one supervised token of an example only says where its prompt ends."""
+    pairs = [(sample, budget) for sample in samples for budget in budgets]
     random.Random(seed).shuffle(pairs)
     pairs = list(islice(cycle(pairs), count))
     examples, aims = [], {}

@@ -92,9 +92,10 @@ def supervised(ctx: Context, out: Path, samples: list[Sample], budgeted: list[Sa
 def reinforced(ctx: Context, out: Path, source: str, samples: list[Sample], budgets: Sequence[int]) -> Metrics:
     """The student of `source` after the reinforcement, and its mean reward on dev items before and after."""
     recipe, spec, tokenizer = ctx.recipe, ctx.recipe.reasoning.grpo, load_tokenizer(source)
-    examples, aims = questions(tokenizer, samples, budgets, spec.items, recipe.seed)
+    each = [*budgets, None]
+    examples, aims = questions(tokenizer, samples, each, spec.items, recipe.seed)
     dev = [s for s in ctx.samples("data", "dev") if s.answer]
-    held, more = questions(tokenizer, dev, budgets, len(dev) * max(1, len(budgets)), recipe.seed)
+    held, more = questions(tokenizer, dev, each, len(dev) * len(each), recipe.seed)
     reward = Reward(tokenizer, aims | more, recipe.task.answers, spec.reward == "additive")
     grpo = Grpo(mixing.rollouts_of(recipe, source), reward, load_frozen(source, ctx.device), spec.group, spec.kl)
     changes = grpo_plan(recipe, examples)

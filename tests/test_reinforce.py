@@ -270,7 +270,7 @@ def test_without_budgets_right_answers_are_reinforced(place: Path, tmp_path: Pat
     assert found["examples"] == 6
     assert budgets_of(Card.load(tmp_path / "tutor")) == ()
     assert distance(tmp_path / "tutor", sft) > 0
-    examples, aims = questions(TOKENIZER, POOL, (), 4, seed=0)
+    examples, aims = questions(TOKENIZER, POOL, (None,), 4, seed=0)
     assert all(aim.budget is None for aim in aims.values())
     assert any(str(TOKENIZER.decode(examples[0].ids)).count(s.prompt) for s in POOL)
     reward = Reward(TOKENIZER, {}, ("yes", "no"))
