@@ -94,6 +94,6 @@ def shorter(rationale: str, budget: int, count: Callable[[str], int]) -> Iterato
     seen: set[str] = set()
     for part, room in parts:
         text = " ".join(sentences[i] for i in part)
-        if text not in seen and fits(count(text), budget) and count(text) <= room:
+        if text not in seen and fits(tokens := count(text), budget) and tokens <= room:
             seen.add(text)
             yield text

@@ -3,7 +3,7 @@
 What: the update of `torch.optim.Muon` with its Newton-Schulz iteration in float32, small matrices of one shape
 together. State and arguments are torch's own, so a checkpoint of either continues in the other.
 Why: torch rounds the matrices to bf16 first. A processor that cannot multiply bf16 does so number by number, which
-takes a hundred times as long as all the rest of a training step of a small model.
+takes longer than all the rest of a training step of a small model (`python -m bridge_edge.benchmarks.optimiser`).
 Not covered: complex parameters, `closure`.
 """
 

@@ -45,6 +45,15 @@ class Optimizer:
             part.load_state_dict(state)
 
 
+def hidden_matrices(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The trainable matrices between the embeddings and the vocabulary projection, which Muon is for."""
+    return [
+        parameter
+        for label, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.ndim == 2 and "embed" not in label and "lm_head" not in label
+    ]
+
+
 def build_optimizer(model: torch.nn.Module, name: str, lr: float, weight_decay: float = 0.01) -> Optimizer:
     """Make the optimiser `name` over the trainable parameters of `model`.
 
@@ -53,13 +62,9 @@ def build_optimizer(model: torch.nn.Module, name: str, lr: float, weight_decay: 
     """
     if name not in OPTIMIZERS:
         raise UserError(f"unknown optimizer {name!r}", f"choose one of: {', '.join(OPTIMIZERS)}")
-    matrices: list[torch.nn.Parameter] = []
-    others: list[torch.nn.Parameter] = []
-    for label, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        hidden = parameter.ndim == 2 and "embed" not in label and "lm_head" not in label
-        (matrices if hidden and name == "muon" else others).append(parameter)
+    matrices = hidden_matrices(model) if name == "muon" else []
+    known = {id(matrix) for matrix in matrices}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
     parts: list[torch.optim.Optimizer] = []
     for half in (matrices[::2], matrices[1::2]):  # always two, so that a checkpoint fits any number of cores
         if half:

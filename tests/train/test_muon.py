@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from bridge_edge.train import muon
+from bridge_edge.train import muon, optim
 from bridge_edge.train.muon import Float32Muon, orthogonal
 
 SHAPES = [(48, 48), (48, 48), (16, 64), (64, 16), (48, 48)]
@@ -55,6 +55,14 @@ def test_a_checkpoint_of_either_continues_in_the_other() -> None:
     first = steps(torch.optim.Muon, whole, 3, 2)
     steps(torch.optim.Muon, whole, 3, 3, copy.deepcopy(first.state_dict()))
     assert moved(halves, whole) < 0.02
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_torchs_own_is_taken_where_bf16_is_native(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optim, "use_bf16", lambda precision, device: native)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, 4))
+    kinds = [type(part) for part in optim.build_optimizer(model, "muon", 1e-3).parts]
+    assert kinds == [*[torch.optim.Muon if native else Float32Muon] * 2, torch.optim.AdamW]
 
 
 def test_a_matrix_without_a_gradient_stays() -> None:
