@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from bridge_edge.benchmarks.optimiser import main as benchmark
 from bridge_edge.train import muon, optim
 from bridge_edge.train.muon import Float32Muon, orthogonal
+from tests import tiny
 
 SHAPES = [(48, 48), (48, 48), (16, 64), (64, 16), (48, 48)]
 
@@ -86,3 +91,12 @@ def test_singular_values_come_near_one_and_their_vectors_stay() -> None:
         left, _, right = torch.linalg.svd(turned, full_matrices=False)
         exact = left @ right  # what the iteration approaches, up to the spread of the singular values
         assert torch.nn.functional.cosine_similarity(found.flatten(1), exact.flatten(1)).min() > 0.95
+
+
+def test_the_benchmark_takes_turns_on_the_matrices_of_a_model(tmp_path: Path) -> None:
+    tiny.checkpoint(tmp_path, "qwen2")
+    result = CliRunner().invoke(benchmark, ["--model", str(tmp_path), "--steps", "1", "--pairs", "1"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output.splitlines()[-1])
+    assert found["steps"]["ratio_median"] > 0
+    assert isinstance(found["bf16_native"], bool)
