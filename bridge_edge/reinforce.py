@@ -34,7 +34,7 @@ from bridge_edge.data.encode import prompt_ids
 from bridge_edge.data.samples import Sample
 from bridge_edge.data.thinking import asked, thought
 from bridge_edge.parallel import Map
-from bridge_edge.rollouts import Rollouts
+from bridge_edge.rollouts import Rollouts, drawn_together, rows_of
 from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Batch, Encoded, bucket, collate, key_of
 from bridge_edge.train.hybrid import in_chunks
 from bridge_edge.train.losses import States, supervised_states
@@ -126,15 +126,6 @@ class Group:
         return bool(self.rewards.min() < self.rewards.max())
 
 
-def rows_of(batch: Batch) -> list[Encoded]:
-    """The examples of a batch, without padding."""
-    found = []
-    for ids, codes in zip(batch.ids.cpu().numpy(), batch.segments.cpu().numpy(), strict=True):
-        end = int(np.flatnonzero(codes)[-1]) + 1
-        found.append(Encoded(ids[:end], codes[:end]))
-    return found
-
-
 @dataclass(frozen=True)
 class Grpo:
     """Token losses of a student that learns from its own answers, `group` to a question (see
@@ -148,13 +139,10 @@ class Grpo:
     drawn: dict[bytes, Group] = field(default_factory=dict, compare=False)
 
     def ahead(self, model: PreTrainedModel, batches: Sequence[Batch], progress: float, run: Map) -> None:
-        """Draw for all questions of a step together: sixty-four rows take about three times the time of eight."""
-        rows = sorted((row for batch in batches for row in rows_of(batch)), key=len)
+        """Draw for all questions of a step together."""
         size = max(1, self.rollouts.rows // self.group)
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         self.drawn.clear()
-        for part, groups in zip(parts, run(lambda part: self.draw(model, part, progress), parts), strict=True):
-            self.drawn.update(zip((key_of(row.ids, row.segments) for row in part), groups, strict=True))
+        self.drawn.update(drawn_together(batches, size, lambda rows: self.draw(model, rows, progress), run))
 
     def draw(self, model: PreTrainedModel, rows: Sequence[Encoded], progress: float) -> list[Group]:
         """A group of answers to each question, and what they are worth."""

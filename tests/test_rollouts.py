@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from bridge_edge.data.card import ANSWER as MARKER
 from bridge_edge.rollouts import OnPolicy, Rollouts
-from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, collate
+from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Batch, Encoded, collate
 from bridge_edge.train.hybrid import Mix, Taught
 from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.models import load_model
@@ -84,6 +84,29 @@ def test_the_loss_is_the_reverse_kl_of_what_the_student_says(student: PreTrained
     assert found.tolist() == pytest.approx(wanted, abs=1e-3)
     assert set(segments.tolist()) <= {RATIONALE, ANSWER}
     assert float(torch.autograd.grad(found.mean(), student.get_output_embeddings().weight)[0].abs().max()) > 0
+
+
+def test_texts_of_a_step_are_those_of_its_batches_one_by_one(student: PreTrainedModel, losses: OnPolicy) -> None:
+    rows = encoded_rows()
+    batches = [collate(rows[:1], 0), collate(rows[1:], 0)]
+    alone = [losses(student, batch, 0.25)[0] for batch in batches]
+    sizes: list[int] = []
+
+    class Counted(Rollouts):
+        def __call__(self, model: PreTrainedModel, batch: Batch, progress: float, copies: int = 1) -> list[Encoded]:
+            sizes.append(len(batch.ids))
+            return super().__call__(model, batch, progress, copies)
+
+    together = replace(losses, rollouts=Counted(**vars(losses.rollouts)), drawn={})
+    together.ahead(student, batches, 0.25, map)
+    assert sizes == [len(rows)]
+    for batch, wanted in zip(batches, alone, strict=True):
+        assert together(student, batch, 0.25)[0].tolist() == pytest.approx(wanted.tolist(), abs=1e-4)
+    assert sizes == [len(rows)], "what was drawn together is drawn again"
+    late = replace(together, start=0.5)
+    late.ahead(student, batches, 0.25, map)
+    assert not late.drawn
+    assert sizes == [len(rows)]
 
 
 def test_about_the_share_of_the_batches_is_the_students_own(losses: OnPolicy) -> None:
