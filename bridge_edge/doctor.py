@@ -149,6 +149,7 @@ def check_llama(code: str = LLAMA_PROBE) -> list[Check]:
     value = f"{found['version']}, mmap {mmap}, GPU offload {gpu}; {' '.join(used)}"
     slow = "avx2" in host.cpu_features() and "AVX2" not in used
     fix = "reinstall without a cached wheel: pip install --force-reinstall --no-cache-dir llama-cpp-python"
+    value += " (AMX is left unused: many builds crash in it)" * ("AMX_INT8" in used)
     return [Check("llama.cpp", "warn" if slow else "ok", value + (" (built without AVX2)" if slow else ""), fix * slow)]
 
 

@@ -96,6 +96,13 @@ def test_llama_and_gpu_values() -> None:
     info = {"version": "9.9", "info": "CPU : SSE3 = 1 | AVX2 = 1 | AVX512 = 0 | ", "mmap": True, "gpu": False}
     (found,) = doctor.check_llama(f"print({json.dumps(json.dumps(info))})")
     assert found.value == "9.9, mmap yes, GPU offload no; SSE3 AVX2"
+    (found,) = doctor.check_llama(
+        f"print({json.dumps(json.dumps({**info, 'info': 'CPU : AVX2 = 1 | AMX_INT8 = 1 | '}))})"
+    )
+    assert (found.status, found.value.partition("; ")[2]) == (
+        "ok",
+        "AVX2 AMX_INT8 (AMX is left unused: many builds crash in it)",
+    )
     gpus = {"gpus": [{"name": "Toy 1", "gib": 11.9}], "mps": False}
     assert doctor.check_gpu(f"print({json.dumps(json.dumps(gpus))})").value == "Toy 1 (12 GiB)"
 

@@ -55,6 +55,14 @@ def start() -> None:
     native.llama_backend_init()
 
 
+@functools.cache
+def multiplies_in_tiles() -> bool:
+    """Whether this build would lay the weights out for Intel's AMX. GCC before 13.3 drops most of the tile
+    configuration that llama.cpp makes on the stack, so that the first prompt ends in a segmentation fault
+    (ggml-org/llama.cpp pull request 26954); with the weights as they are in the file it multiplies by AVX-512."""
+    return b"AMX_INT8 = 1" in native.llama_print_system_info()
+
+
 def last_error() -> str:
     """The last native error line, or an empty string; clears the list."""
     line = _errors[-1] if _errors else ""
@@ -70,6 +78,7 @@ def load_model(path: Path, vocab_only: bool = False) -> ctypes.c_void_p:
     params.n_gpu_layers = 0
     params.vocab_only = vocab_only
     params.check_tensors = not vocab_only
+    params.use_extra_bufts = not multiplies_in_tiles()
     model = native.llama_model_load_from_file(str(path).encode(), params)
     if not model:
         reason = last_error() or "no reason given"

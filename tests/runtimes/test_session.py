@@ -50,6 +50,25 @@ def test_what_was_rewound_leaves_no_trace(root: Path, name: str) -> None:
     runtime.close()
 
 
+@pytest.mark.parametrize("amx", [True, False])
+def test_weights_are_not_laid_out_for_amx(root: Path, amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bridge_edge.runtimes import llama_native
+
+    given: list[bool] = []
+
+    def load(path: bytes, params: Any) -> None:
+        given.append(bool(params.use_extra_bufts))
+
+    info = f"CPU : AVX2 = 1 | AMX_INT8 = {int(amx)} | REPACK = 1 | ".encode()
+    monkeypatch.setattr(llama_native.native, "llama_print_system_info", lambda: info)
+    monkeypatch.setattr(llama_native.native, "llama_model_load_from_file", load)
+    llama_native.multiplies_in_tiles.cache_clear()
+    with pytest.raises(UserError, match="cannot load"):
+        llama_native.load_model(root / "m.gguf")
+    llama_native.multiplies_in_tiles.cache_clear()
+    assert given == [not amx]
+
+
 @pytest.mark.parametrize("name", ["torch", "window"])
 def test_a_torch_cache_is_cut_or_filled_again(root: Path, name: str) -> None:
     runtime: Any = load_runtime(root / name, 1)
