@@ -178,6 +178,7 @@ STAGES = (
         reads=(*TUTOR.reads, "data.labels"),
         needs=("data", *TUTOR.needs, "sft"),
         when=lambda recipe: recipe.reasoning.rl,
+        version=3,
     ),
     Stage(
         "baseline",
