@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from bridge_edge.data.samples import Sample, write_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish, vote
 from bridge_edge.generate.filters import Entry, Row, sift, table
+from bridge_edge.generate.reader import Reader, read
 from bridge_edge.generate.writers import Setting, make_writer
 from bridge_edge.phases import Context, Metrics, checker
 from bridge_edge.progress import say, track
@@ -42,7 +44,12 @@ def draft(ctx: Context, out: Path) -> Metrics:
 
 def annotate(ctx: Context, out: Path) -> Metrics:
     """Keep of the assistant's drafts what the vote and the filters leave."""
-    return keep_best(ctx.recipe, ctx.samples("data", "pool"), _by_item(ctx.folder("draft") / RAW), out)
+    recipe, spec = ctx.recipe, ctx.recipe.student
+    reader = None
+    if recipe.annotate.reader:
+        folder, form, tokens = str(ctx.folder("reader")), recipe.tutor.format, spec.micro_tokens
+        reader = partial(read, folder, form=form, tokens=tokens, device=ctx.device, precision=spec.precision)
+    return keep_best(recipe, ctx.samples("data", "pool"), _by_item(ctx.folder("draft") / RAW), out, reader)
 
 
 def write_drafts(ctx: Context, samples: Sequence[Sample], out: Path, label: str) -> dict[str, list[Draft]]:
@@ -118,13 +125,19 @@ def _finished_batches(path: Path, batches: list[list[Sample]], samples: int = 1)
     return finished
 
 
-def keep_best(recipe: Recipe, pool: Sequence[Sample], drafts: dict[str, list[Draft]], out: Path) -> Metrics:
+def keep_best(
+    recipe: Recipe, pool: Sequence[Sample], drafts: dict[str, list[Draft]], out: Path, reader: Reader | None = None
+) -> Metrics:
     """Vote on each item's drafts, filter what came of it as the recipe asks, and count what each filter took."""
     entries = []
     for sample in pool:
         verdict = vote(drafts[sample.id], recipe.task.answers, sample.answer)
         best = verdict.candidates[0] if verdict.candidates else None
         entries.append(Entry(sample, verdict, len(drafts[sample.id]), best))
+    if reader is not None:
+        known = [entry for entry in entries if entry.best is not None]
+        for entry, logprob in zip(known, reader([entry.annotated() for entry in known]), strict=True):
+            entry.read = logprob
     kept, rows = sift(entries, recipe.annotate, _checker(recipe))
     with (out / DECISIONS).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(e.record(), ensure_ascii=False, sort_keys=True) + "\n" for e in entries)

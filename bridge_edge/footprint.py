@@ -23,7 +23,7 @@ from bridge_edge.parallel import SMALL
 from bridge_edge.recipe import ModelSpec, Recipe
 from bridge_edge.train.models import locate, parameters
 
-TA_STAGES, STUDENT_STAGES = ("warmup", "apprentice", "refine"), ("align", "sft", "tutor", "baseline")
+TA_STAGES, STUDENT_STAGES = ("warmup", "apprentice", "refine"), ("align", "reader", "sft", "tutor", "baseline")
 ITEM_BYTES, WIDTH = 3000, 1024  # a pool item in all files together; values of an embedding where none is known
 BASE = 700_000_000  # an interpreter with torch and transformers
 HELD = 3  # freed blocks of many shapes that the allocator and the kernels' caches keep, as a multiple of what is in use

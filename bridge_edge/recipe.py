@@ -137,6 +137,7 @@ NEUTRAL: dict[str, Any] = {
     "select.probe": 1500,
     "warmup.kinds": [],
     "annotate.engine": "native",
+    "annotate.reader": False,
     "annotate.base_url": None,
     "annotate.model": None,
     "annotate.api_key_env": "",

@@ -108,6 +108,9 @@ class AnnotateSpec(Spec):
         False, description="drop what the domain's checker, which knows the facts, finds a wrong step in"
     )
     surest: float = Field(1.0, gt=0, le=1, description="share kept within each answer, by mean log-probability")
+    reader: bool = Field(
+        False, description="a second reader (the student of direct distillation) has a say in what is surest"
+    )
     near_duplicate: float | None = Field(None, gt=0, le=1, description="Jaccard from which a rationale repeats another")
     longest: int | None = Field(None, ge=1, description="tokens from which a draft is long; null: no length control")
     long_share: float = Field(0.2, ge=0, le=1, description="share of long drafts that may be kept")

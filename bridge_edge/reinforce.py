@@ -36,8 +36,8 @@ from bridge_edge.data.thinking import asked, thought
 from bridge_edge.parallel import Map
 from bridge_edge.rollouts import Rollouts, drawn_together, rows_of
 from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Batch, Encoded, bucket, collate, key_of
-from bridge_edge.train.hybrid import in_chunks
-from bridge_edge.train.losses import States, supervised_states
+from bridge_edge.train.hybrid import chosen
+from bridge_edge.train.losses import supervised_states
 
 TOLERANCE = 0.25  # of the budget, beyond which an answer is worth nothing
 FLAT = 1e-4  # keeps a group of equal rewards from being divided by 0
@@ -85,16 +85,6 @@ def grpo_losses(own: torch.Tensor, before: torch.Tensor, advantage: torch.Tensor
     advantages."""
     d = before - own
     return -advantage * (own - own.detach()).exp() + kl * (d.exp() - d - 1)
-
-
-def chosen(states: States) -> torch.Tensor:
-    """Log-probability (N,) of each label, in chunks of logits."""
-
-    def part(piece: slice, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = states.head(hidden)
-        return logits.gather(-1, states.labels[piece][:, None])[:, 0] - logits.logsumexp(-1), states.labels[piece]
-
-    return torch.cat([logs for logs, _ in in_chunks(part, states, None)])
 
 
 @dataclass(frozen=True)

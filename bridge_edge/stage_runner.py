@@ -58,7 +58,7 @@ def find_equal(neighbours: Sequence[Run], stage: Stage, key: str, run: Run) -> t
     teaches = (stage.kind or stage.name) == "teach"
     if teaches and (stage.part != (1, 1) or (run.path / apprenticeship.LEDGER).exists()):
         return None  # of a ledger that holds more than this, or beside an own one: teach works, and takes answers over
-    for other in neighbours:
+    for other in [*neighbours, run]:  # of the run itself another stage of the same kind
         found = [stage.name] if teaches else other.manifest.get("stages", {})
         for name in found:
             record, folder = other.stage(name), other.folder(name)

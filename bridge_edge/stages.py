@@ -25,6 +25,7 @@ DRAFTED = tuple(
     f"annotate.{name}"
     for name in ("engine", "base_url", "model", "api_key_env", "samples", "temperature", "seed", "batch_rows")
 )
+FILTERED = ("annotate", "-annotate.reader")
 SCORED = ("select.difficulty", "select.samples", "select.embeddings", "select.check")
 
 
@@ -70,6 +71,11 @@ def unreinforced(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"reasoning": recipe.reasoning.model_copy(update={"rl": False})})
 
 
+def compared(recipe: Recipe) -> Recipe:
+    """The recipe with direct distillation, whether or not its student is measured too."""
+    return recipe.model_copy(update={"baseline": recipe.baseline.model_copy(update={"enabled": True})})
+
+
 def ungated(recipe: Recipe) -> Recipe:
     """The recipe as the apprenticeship sees it where more training follows, behind which the gate stands then."""
     open_gate = recipe.gate.model_copy(update={"on_fail": "continue"})
@@ -84,6 +90,15 @@ TUTOR = Stage(
     ("teach", "annotate", "shorten", "align"),
     version=2,
     also=(("kd", "apprentice", "apprentice"),),
+)
+
+BASELINE = Stage(
+    "baseline",
+    "Baseline: direct distillation, same budget",
+    phases.baseline,
+    ("name", "student", "baseline", "tutor", "-tutor.order", "seed", "task"),
+    ("teach", "align"),
+    version=2,
 )
 
 STAGES = (
@@ -136,7 +151,7 @@ STAGES = (
         "refine",
         "The assistant learns from what it explains rightly",
         refining.refine,
-        ("name", "refine", "ta", "gate", "seed", "tutor", "-tutor.order", "task", "annotate", "data.labels"),
+        ("name", "refine", "ta", "gate", "seed", "tutor", "-tutor.order", "task", *FILTERED, "data.labels"),
         ("data", "teach", "apprentice"),
         when=lambda recipe: recipe.refine.on,
     ),
@@ -148,11 +163,25 @@ STAGES = (
         ("data", "apprentice"),
     ),
     Stage(
+        "align",
+        "Instruction alignment of the student",
+        phases.align,
+        ("name", "student", "align", "seed", "tutor", "-tutor.order", "task"),
+    ),
+    replace(
+        BASELINE,
+        name="reader",
+        kind="baseline",
+        title="The second reader: the student on the teacher's answers alone",
+        when=lambda recipe: recipe.annotate.reader,
+        sees=compared,
+    ),
+    Stage(
         "annotate",
         "What of them the student is shown",
         annotation.annotate,
         ("annotate", "task", "data.labels"),
-        ("data", "draft"),
+        ("data", "draft", "reader"),
         version=2,
     ),
     Stage(
@@ -164,12 +193,6 @@ STAGES = (
         when=lambda recipe: bool(recipe.reasoning.budgets),
         version=2,
     ),
-    Stage(
-        "align",
-        "Instruction alignment of the student",
-        phases.align,
-        ("name", "student", "align", "seed", "tutor", "-tutor.order", "task"),
-    ),
     replace(TUTOR, when=lambda recipe: not recipe.reasoning.rl),
     replace(TUTOR, name="sft", kind="tutor", when=lambda r: r.reasoning.rl and r.reasoning.grpo.sft, sees=unreinforced),
     replace(
@@ -180,14 +203,7 @@ STAGES = (
         when=lambda recipe: recipe.reasoning.rl,
         version=3,
     ),
-    Stage(
-        "baseline",
-        "Baseline: direct distillation, same budget",
-        phases.baseline,
-        ("name", "student", "baseline", "tutor", "-tutor.order", "seed", "task"),
-        ("teach", "align"),
-        version=2,
-    ),
+    BASELINE,
     Stage(
         "evaluate",
         "Accuracy on the test split",

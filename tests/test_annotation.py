@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bridge_edge.annotation import _finished_batches, annotate, keep_best
 from bridge_edge.annotation import draft as draft_stage
 from bridge_edge.budget import Ledger
 from bridge_edge.curriculum import DECISIONS
+from bridge_edge.data.card import parse
+from bridge_edge.data.encode import encode_samples
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
 from bridge_edge.distill import annotation_of, summary_text
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, vote
 from bridge_edge.generate.filters import Entry, too_long, unsure
 from bridge_edge.generate.likeness import near_duplicates_of
+from bridge_edge.generate.reader import read
 from bridge_edge.phases import Context
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.shipping import assistant_gguf
+from bridge_edge.train.models import load_model, load_tokenizer
 from tests import tiny
 from tests.teacher.loopback import chat, serve
 
@@ -114,6 +121,63 @@ def test_nothing_usable_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no annotation of the assistant was usable"):
         keep_best(recipe(), POOL, empty, tmp_path)
     assert not (tmp_path / "annotations.jsonl").exists()
+
+
+def test_with_a_second_reader_the_ranks_of_both_count() -> None:
+    #        place among their own   by the reader   sum
+    reads = [
+        (-0.1, -9.0),  #      0               3     3
+        (-0.2, -0.1),  #      1               0     1
+        (-0.3, -0.2),  #      2               1     3
+        (-9.0, -0.3),
+    ]  #      3               2     5
+    entries = [entry(f"y{i}", draft("Answer: Yes", own)) for i, (own, _) in enumerate(reads)]
+    for one, (_, other) in zip(entries, reads, strict=True):
+        one.read = other
+
+    def left(share: float) -> list[int]:
+        out = unsure(entries, recipe(f"annotate.surest={share}").annotate)
+        return [i for i in range(4) if i not in out]
+
+    assert [left(share) for share in (0.25, 0.5, 0.75)] == [[1], [0, 1], [0, 1, 2]]
+    out = unsure(entries, recipe("annotate.surest=0.75").annotate)
+    assert out == {3: "mean log-probability -9.0000, -0.3000 by the second reader, not among the surest of 'Yes'"}
+    for one in entries:  # an engine that reports no log-probabilities: the reader alone
+        assert one.best is not None
+        one.best = replace(one.best, draft=replace(one.best.draft, logprob=None))
+    assert [left(share) for share in (0.25, 0.5, 0.75)] == [[1], [1, 2], [1, 2, 3]]
+    entries[0].read = None
+    with pytest.raises(UserError, match="needs log-probabilities"):
+        left(0.5)
+
+
+@pytest.mark.usefixtures("generic")
+def test_what_the_reader_is_shown_and_what_is_recorded(tmp_path: Path) -> None:
+    shown: list[Sample] = []
+
+    def reader(samples: Sequence[Sample]) -> list[float]:
+        shown.extend(samples)
+        return [-float(len(shown) - i) for i in range(len(samples))]  # the later the surer
+
+    keep_best(recipe("annotate.surest=0.5"), POOL, raw(), tmp_path, reader)
+    assert [s.rationale for s in shown] == [parse(t, ()).rationale for t in TEXTS if parse(t, ()).answer]
+    lines = [json.loads(line) for line in (tmp_path / DECISIONS).read_text().splitlines()]
+    assert [line["read"] for line in lines if "read" in line] == [-float(len(shown) - i) for i in range(len(shown))]
+
+
+@pytest.mark.parametrize("form", ["rationale_answer", "multitask"])
+def test_a_reader_says_how_likely_it_finds_a_text(form: str, tmp_path: Path) -> None:
+    tiny.checkpoint(tmp_path, "qwen2")
+    tokenizer, model = load_tokenizer(str(tmp_path)), load_model(str(tmp_path)).eval()
+    samples = [Sample(f"Is {i} odd?", "yes", rationale="It ends so. " * (i + 1)) for i in range(5)]
+    found = read(str(tmp_path), samples, form, tokens=64, precision="fp32")
+    for value, sample in zip(found, samples, strict=True):
+        logs: list[float] = []
+        for row in encode_samples(tokenizer, [sample], form):
+            with torch.no_grad():
+                said = model(input_ids=torch.tensor([row.ids.tolist()])).logits[0].log_softmax(-1)
+            logs += [float(said[t - 1, row.ids[t]]) for t in range(1, len(row)) if row.segments[t] > 0]
+        assert value == pytest.approx(sum(logs) / len(logs), abs=1e-4)
 
 
 def test_the_surest_are_taken_within_each_answer() -> None:
@@ -240,7 +304,10 @@ def test_several_drafts_go_on_after_a_kill_with_the_same_words(tmp_path: Path) -
     whole = drafts_of(ctx, tmp_path / "a")
     assert [line.get("sample", 0) for line in whole] == [0, 1, 2] * 6
     assert len({line["text"] for line in whole}) > 12
-    assert drafts_of(context(tmp_path, "annotate.samples=3", "annotate.batch_rows=2"), tmp_path / "b") == whole
+    wider = drafts_of(context(tmp_path, "annotate.samples=3", "annotate.batch_rows=2"), tmp_path / "b")
+    assert [{**line, "logprob": 0} for line in wider] == [{**line, "logprob": 0} for line in whole]
+    logprobs = [[line["logprob"] for line in lines] for lines in (wider, whole)]
+    assert logprobs[0] == pytest.approx(logprobs[1], abs=2e-5)  # sums of another batch are rounded otherwise
     raw_lines = (tmp_path / "a" / "raw.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "raw.jsonl").write_text("".join(raw_lines[:16]) + '{"id": "ha')

@@ -44,7 +44,7 @@ def test_rounds_are_stages_whose_last_ones_have_the_plain_names() -> None:
     recipe = load_recipe(["recipe=legal", "select.rounds=3"])
     names = [stage.name for stage in needed_for(None, recipe)]
     loop = [f"{name}{end}" for end in ("-1", "-2", "") for name in OFTEN]
-    assert names == ["data", "warmup", *loop, "draft", "annotate", "align", "tutor", "baseline", "evaluate"]
+    assert names == ["data", "warmup", *loop, "draft", "align", "annotate", "tutor", "baseline", "evaluate"]
     stages = {stage.name: stage for stage in needed_for(None, recipe)}
     assert stages["score"].needs == ("data", "apprentice-2")
     assert set(stages["select-2"].needs) == {"data", "score-2", "select-1"}

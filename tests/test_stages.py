@@ -43,7 +43,12 @@ def test_stages_read_what_exists_and_need_what_came_before() -> None:
             seen.add(stage.name)
         assert seen - {s.name for s in STAGES} <= {f"{name}-1" for name in ("score", "select", "teach", "apprentice")}
     assert [s.name for s in needed_for("select", plain)] == ["data", "warmup", "score", "select"]
-    assert {s.name for s in STAGES} - {s.name for s in needed_for(None, plain)} == {"refine", "shorten", "sft"}
+    assert {s.name for s in STAGES} - {s.name for s in needed_for(None, plain)} == {
+        "reader",
+        "refine",
+        "shorten",
+        "sft",
+    }
 
 
 def test_a_method_that_is_switched_on_later_adds_stages_and_changes_none_before_them() -> None:
@@ -255,3 +260,17 @@ def test_a_target_leaves_the_rest_alone(toy: Toy, tmp_path: Path) -> None:
     for expected in (2, 0):
         assert run_stages(run, recipe, Context(recipe, run.path), "second") == expected
     assert toy.worked == ["first", "second"]
+
+
+def test_the_second_reader_is_the_student_of_direct_distillation() -> None:
+    plain, both, alone = (
+        keys(load_recipe(["recipe=legal", *words]))
+        for words in (
+            (),
+            ("annotate.reader=true",),
+            ("annotate.reader=true", "baseline.enabled=false"),
+        )
+    )
+    assert both["reader"] == both["baseline"] == plain["baseline"] == alone["reader"] != alone["baseline"]
+    assert both["annotate"] == alone["annotate"] != plain["annotate"]
+    assert {name for name in plain if plain[name] != both[name]} == {"annotate"}

@@ -29,12 +29,14 @@ from bridge_edge.recipe_models import AnnotateSpec
 
 @dataclass
 class Entry:
-    """One item on its way through the filters; `best` is the draft that stands for it."""
+    """One item on its way through the filters; `best` is the draft that stands for it, and `read` its mean
+    log-probability under a second reader, where there is one."""
 
     sample: Sample
     verdict: Verdict
     drafts: int
     best: Candidate | None = None
+    read: float | None = None
     dropped_by: str = ""
     why: str = ""
     notes: list[str] = field(default_factory=list)
@@ -58,6 +60,7 @@ class Entry:
             draft = self.best.draft
             line |= {"decided_by": self.verdict.by, "sample": draft.sample, "logprob": draft.logprob}
             line["tokens"] = draft.tokens
+            line |= {} if self.read is None else {"read": round(self.read, 5)}
         return {**line, **({"notes": self.notes} if self.notes else {})}
 
 
@@ -97,14 +100,15 @@ def wrong_steps(wrong: Callable[[Entry], bool], entries: Sequence[Entry], spec: 
 
 
 def unsure(entries: Sequence[Entry], spec: AnnotateSpec) -> dict[int, str]:
-    """All but the `surest` share by mean log-probability.
+    """All but the `surest` share by mean log-probability; with a second reader by the sum of the ranks that the
+    assistant and the reader give, or by the reader alone where the engine reports none.
 
     Taken within each answer, since an assistant may be surer of one answer than of the other, and the student must not
     learn that balance.
     """
     if spec.surest == 1:
         return {}
-    if any(e.chosen.draft.logprob is None for e in entries):
+    if any(e.chosen.draft.logprob is None and e.read is None for e in entries):
         raise UserError(
             f"annotate.surest={spec.surest} needs log-probabilities, which this engine did not report",
             "let the server report them (logprobs), or set annotate.surest=1",
@@ -114,10 +118,29 @@ def unsure(entries: Sequence[Entry], spec: AnnotateSpec) -> dict[int, str]:
         groups.setdefault(entry.chosen.parsed.answer or "", []).append(place)
     found = {}
     for answer, places in groups.items():
-        ranked = sorted(places, key=lambda i: -entries[i].chosen.sureness)
-        for i in ranked[max(1, round(spec.surest * len(ranked))) :]:
-            found[i] = f"mean log-probability {entries[i].chosen.sureness:.4f}, not among the surest of {answer!r}"
+        ranked = _by_sureness([entries[i] for i in places])
+        for i in (places[k] for k in ranked[max(1, round(spec.surest * len(ranked))) :]):
+            told = f"mean log-probability {entries[i].chosen.sureness:.4f}"
+            if entries[i].read is not None:
+                told += f", {entries[i].read:.4f} by the second reader"
+            found[i] = f"{told}, not among the surest of {answer!r}"
     return found
+
+
+def _by_sureness(entries: Sequence[Entry]) -> list[int]:
+    """The places of entries, the surest first."""
+    places = range(len(entries))
+    own = sorted(places, key=lambda i: -entries[i].chosen.sureness)
+    if any(e.read is None for e in entries):
+        return own
+    other = sorted(places, key=lambda i: -(entries[i].read or 0.0))
+    if all(e.chosen.draft.logprob is None for e in entries):
+        return other
+    ranks = dict.fromkeys(places, 0)
+    for order in (own, other):
+        for rank, i in enumerate(order):
+            ranks[i] += rank
+    return sorted(own, key=lambda i: ranks[i])
 
 
 def repeated(entries: Sequence[Entry], spec: AnnotateSpec) -> dict[int, str]:

@@ -202,6 +202,16 @@ def in_chunks(part: Chunk, student: States, size: int | None) -> list[tuple[torc
     return found
 
 
+def chosen(states: States) -> torch.Tensor:
+    """Log-probability (N,) of each label, in chunks of logits."""
+
+    def part(piece: slice, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = states.head(hidden)
+        return logits.gather(-1, states.labels[piece][:, None])[:, 0] - logits.logsumexp(-1), states.labels[piece]
+
+    return torch.cat([logs for logs, _ in in_chunks(part, states, None)])
+
+
 class Taught:
     """The token losses of a student whose TA lies in memory, frozen (see `train.losses.TokenLosses`).
 
