@@ -46,7 +46,7 @@ def annotate(ctx: Context, out: Path) -> Metrics:
     """Keep of the assistant's drafts what the vote and the filters leave."""
     recipe, spec = ctx.recipe, ctx.recipe.student
     reader = None
-    if recipe.annotate.reader:
+    if recipe.annotate.read_again:
         folder, form, tokens = str(ctx.folder("reader")), recipe.tutor.format, spec.micro_tokens
         reader = partial(read, folder, form=form, tokens=tokens, device=ctx.device, precision=spec.precision)
     return keep_best(recipe, ctx.samples("data", "pool"), _by_item(ctx.folder("draft") / RAW), out, reader)

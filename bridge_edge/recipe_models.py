@@ -117,6 +117,11 @@ class AnnotateSpec(Spec):
     batch_rows: int = Field(64, ge=1, description="prompts decoded at once on each core")
 
     @property
+    def read_again(self) -> bool:
+        """Whether there is a second reader: none where all are kept, however sure."""
+        return self.reader and self.surest < 1
+
+    @property
     def heat(self) -> float:
         """The temperature that is meant."""
         return (0.7 if self.samples > 1 else 0.0) if self.temperature is None else self.temperature

@@ -173,7 +173,7 @@ STAGES = (
         name="reader",
         kind="baseline",
         title="The second reader: the student on the teacher's answers alone",
-        when=lambda recipe: recipe.annotate.reader,
+        when=lambda recipe: recipe.annotate.read_again,
         sees=compared,
     ),
     Stage(

@@ -71,7 +71,8 @@ def test_a_run_delivers_a_student_and_tells_the_truth(place: Path, summary: dict
     run = place / summary["run"]
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["status"] == "finished"
-    assert len(outputs(run)) == 12
+    assert len(outputs(run)) == 13
+    assert outputs(run)["reader"] == outputs(run)["baseline"], "the second reader is trained again"
     teacher = summary["teacher"]
     assert teacher["queries"] == round(0.2 * teacher["pool"])
     assert 0 < teacher["usd"] <= teacher["usd_cap"]

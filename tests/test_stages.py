@@ -73,7 +73,7 @@ def test_a_method_that_is_switched_on_later_adds_stages_and_changes_none_before_
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("student.lr=1e-4", {"align", "tutor", "baseline"}),
+        ("student.lr=1e-4", {"align", "reader", "tutor", "baseline"}),
         ("ta.lr=1e-4", {"warmup", "apprentice"}),
         ("ta.precision=fp32", {"warmup", "apprentice", "draft"}),
         ("select.alpha=0.9", {"select"}),
@@ -87,7 +87,7 @@ def test_a_method_that_is_switched_on_later_adds_stages_and_changes_none_before_
         ("annotate.steps=true", {"annotate"}),
         ("annotate.samples=4", {"draft", "annotate"}),
         ("annotate.seed=1", {"draft", "annotate"}),
-        ("baseline.epochs=1", {"baseline"}),
+        ("baseline.epochs=1", {"reader", "baseline"}),
         ("gate.accuracy=0.5", {"apprentice"}),
         ("align.items=3", {"align"}),
         ("warmup.epochs=2", {"warmup"}),
@@ -266,7 +266,7 @@ def test_the_second_reader_is_the_student_of_direct_distillation() -> None:
     plain, both, alone = (
         keys(load_recipe(["recipe=legal", *words]))
         for words in (
-            (),
+            ("annotate.reader=false",),
             ("annotate.reader=true",),
             ("annotate.reader=true", "baseline.enabled=false"),
         )
@@ -274,3 +274,4 @@ def test_the_second_reader_is_the_student_of_direct_distillation() -> None:
     assert both["reader"] == both["baseline"] == plain["baseline"] == alone["reader"] != alone["baseline"]
     assert both["annotate"] == alone["annotate"] != plain["annotate"]
     assert {name for name in plain if plain[name] != both[name]} == {"annotate"}
+    assert "reader" not in keys(load_recipe(["recipe=legal", "annotate.surest=1"])), "nothing depends on it there"

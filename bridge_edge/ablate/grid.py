@@ -14,7 +14,8 @@ BUDGETS = (16, 32, 64)  # of reasoning, where the recipe names none
 SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 1.0)
 STRATEGIES = ("bridge", "greedy", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
 UNFILTERED = (
-    "annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=1", "annotate.near_duplicate=null",
+    "annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=1", "annotate.reader=false",
+    "annotate.near_duplicate=null",
     "annotate.longest=null", "annotate.samples=1", "annotate.agreement=0", "annotate.steps=false",
 )  # fmt: skip
 BEST, LEAST = 0.41, 0.28
@@ -85,6 +86,7 @@ def filters(recipe: Recipe) -> Experiment:
         "right answers": ("annotate.keep=answer",),
         "true arithmetic": ("annotate.arithmetic=true",),
         "surest 70 %": ("annotate.surest=0.7",),
+        "surest 70 %, second reader": ("annotate.surest=0.7", "annotate.reader=true"),
         "no near-duplicates": ("annotate.near_duplicate=0.7",),
         f"few above {half} tokens": (f"annotate.longest={half}",),
         "vote of 4 drafts": ("annotate.samples=4",),

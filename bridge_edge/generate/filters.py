@@ -111,7 +111,7 @@ def unsure(entries: Sequence[Entry], spec: AnnotateSpec) -> dict[int, str]:
     if any(e.chosen.draft.logprob is None and e.read is None for e in entries):
         raise UserError(
             f"annotate.surest={spec.surest} needs log-probabilities, which this engine did not report",
-            "let the server report them (logprobs), or set annotate.surest=1",
+            "let the server report them (logprobs), or set annotate.reader=true or annotate.surest=1",
         )
     groups: dict[str, list[int]] = {}
     for place, entry in enumerate(entries):
