@@ -34,6 +34,7 @@ def test_one_round_changes_no_name_and_no_key() -> None:
     assert set(plain.model_dump(mode="json")["select"]) - set(settings(plain)["select"]) == {"rounds", "probe"}
     assert run_path(Path(), plain) == run_path(Path(), said)
     assert expand(STAGES, 1) == list(STAGES)
+    plain = load_recipe(["recipe=legal", "annotate.reader=false"])
     for dotted, value in NEUTRAL.items():  # what is left out is what a recipe that says nothing has
         part, _, name = dotted.partition(".")
         assert plain.model_dump(mode="json")[part][name] == value
@@ -44,7 +45,7 @@ def test_rounds_are_stages_whose_last_ones_have_the_plain_names() -> None:
     recipe = load_recipe(["recipe=legal", "select.rounds=3"])
     names = [stage.name for stage in needed_for(None, recipe)]
     loop = [f"{name}{end}" for end in ("-1", "-2", "") for name in OFTEN]
-    assert names == ["data", "warmup", *loop, "draft", "align", "annotate", "tutor", "baseline", "evaluate"]
+    assert names == ["data", "warmup", *loop, "draft", "align", "reader", "annotate", "tutor", "baseline", "evaluate"]
     stages = {stage.name: stage for stage in needed_for(None, recipe)}
     assert stages["score"].needs == ("data", "apprentice-2")
     assert set(stages["select-2"].needs) == {"data", "score-2", "select-1"}

@@ -43,12 +43,7 @@ def test_stages_read_what_exists_and_need_what_came_before() -> None:
             seen.add(stage.name)
         assert seen - {s.name for s in STAGES} <= {f"{name}-1" for name in ("score", "select", "teach", "apprentice")}
     assert [s.name for s in needed_for("select", plain)] == ["data", "warmup", "score", "select"]
-    assert {s.name for s in STAGES} - {s.name for s in needed_for(None, plain)} == {
-        "reader",
-        "refine",
-        "shorten",
-        "sft",
-    }
+    assert {s.name for s in STAGES} - {s.name for s in needed_for(None, plain)} == {"refine", "shorten", "sft"}
 
 
 def test_a_method_that_is_switched_on_later_adds_stages_and_changes_none_before_them() -> None:
