@@ -2,8 +2,8 @@
 
 What: the stage `draft` writes one draft of every pool item, or k sampled ones (`annotate.samples`), by the engine that
 the recipe names, to raw.jsonl as they come. The stage `annotate` is the vote and the filters (`generate/drafts.py`,
-`generate/filters.py`). It leaves decisions.jsonl with what became of each item and why, and annotations.jsonl for the
-student.
+`generate/filters.py`), where a second reader may have a say (`generate/reader.py`). It leaves decisions.jsonl with what
+became of each item and why, and annotations.jsonl for the student.
 Why: the assistant is free and often right for wrong reasons, so many drafts and hard filters cost time alone. Two
 stages, since writing takes minutes to hours and filtering none: another filter asks for no new drafts.
 Not covered: judging what a rationale means.

@@ -2,9 +2,9 @@
 
 What: the mean log-probability of each rationale and answer under a model that has not seen the drafts: the student of
 direct distillation, which has learnt the teacher's own answers and nothing else.
-Why: an assistant is sure of what it misread in the same way each time. Another model, that began elsewhere and read the
-same lessons, misreads elsewhere, so that what both find likely is more often true. Each domain's checker can tell how
-much more: see README.md.
+Why: an assistant is sure of what it misreads in the same way each time. Another model, from another base and of the same
+lessons, misreads elsewhere, so that what both find likely is more often true; README.md has how much more, by each
+domain's checker.
 Not covered: reading several drafts of an item; the vote has chosen one by then.
 """
 
