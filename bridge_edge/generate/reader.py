@@ -2,8 +2,8 @@
 
 What: the mean log-probability of each rationale and answer under a model that has not seen the drafts: the student of
 direct distillation, which has learnt the teacher's own answers and nothing else.
-Why: an assistant is sure of what it misreads in the same way each time. Another model, from another base and of the same
-lessons, misreads elsewhere, so that what both find likely is more often true; README.md has how much more, by each
+Why: an assistant is sure of what it misreads in the same way each time. Another model, from another base and of the
+same lessons, misreads elsewhere, so that what both find likely is more often true; README.md has how much more, by each
 domain's checker.
 Not covered: reading several drafts of an item; the vote has chosen one by then.
 """
