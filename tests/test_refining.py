@@ -17,7 +17,7 @@ from bridge_edge.stages import needed_for, stage_key
 from tests import colours
 
 ON = ("recipe=legal", "refine.items=100")
-ALONE = {"warmup", "score", "select", "teach", "apprentice", "align", "baseline", "data", "annotate"}
+ALONE = {"warmup", "score", "select", "teach", "apprentice", "align", "baseline", "data", "annotate", "reader"}
 
 
 def keys(*words: str) -> dict[str, str]:
