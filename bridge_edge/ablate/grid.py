@@ -15,8 +15,8 @@ SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 1.0)
 STRATEGIES = ("bridge", "greedy", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
 UNFILTERED = (
     "annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=1", "annotate.reader=false",
-    "annotate.near_duplicate=null",
-    "annotate.longest=null", "annotate.samples=1", "annotate.agreement=0", "annotate.steps=false",
+    "annotate.near_duplicate=null", "annotate.longest=null", "annotate.samples=1", "annotate.agreement=0",
+    "annotate.steps=false",
 )  # fmt: skip
 BEST, LEAST = 0.41, 0.28
 """Relative gains that BRIDGE (arXiv 2512.20403) reports over direct distillation at the same budget."""
@@ -96,9 +96,13 @@ def filters(recipe: Recipe) -> Experiment:
         each["true steps, by the checker"] = ("annotate.keep=answer", "annotate.steps=true")
     none = Arm("no filter", UNFILTERED)
     arms = [Arm(name, (*UNFILTERED, *words)) for name, words in each.items()]
-    claims = tuple(Claim(f"{arm.name}: better than no filter", arm.name, none.name) for arm in arms)
+    claims = [Claim(f"{arm.name}: better than no filter", arm.name, none.name) for arm in arms]
+    if recipe.annotate.read_again:
+        own, alone = Arm("as the recipe has it"), Arm("the same without the second reader", ("annotate.reader=false",))
+        arms += [own, alone]
+        claims.append(Claim("the second reader makes the student better", own.name, alone.name))
     question = "Which annotations of the assistant should the student not learn from?"
-    return Experiment("filters", question, (none, *arms), claims)
+    return Experiment("filters", question, (none, *arms), tuple(claims))
 
 
 def assistants(recipe: Recipe) -> Experiment:

@@ -41,6 +41,17 @@ def test_equal_cells_of_several_experiments_are_run_once() -> None:
     assert [cell.recipe.seed for cell in cells] == sorted(cell.recipe.seed for cell in cells)
 
 
+def test_a_recipe_with_a_second_reader_is_compared_with_itself_without() -> None:
+    for reader in (True, False):
+        [found] = experiments(["filters"], load_recipe(["recipe=legal", f"annotate.reader={str(reader).lower()}"]))
+        words = {arm.name: arm.words for arm in found.arms}
+        own, alone = "as the recipe has it", "the same without the second reader"
+        assert ({own: (), alone: ("annotate.reader=false",)}.items() <= words.items()) is reader
+        assert [c.text for c in found.claims if (c.a, c.b) == (own, alone)] == [
+            "the second reader makes the student better"
+        ] * reader
+
+
 @pytest.mark.parametrize("name", BY_ASSISTANT)
 def test_assistants_alone_are_compared_where_they_differ(name: str) -> None:
     [whole], [found] = experiments([name], LEGAL), experiments([name], LEGAL, ta_only=True)
