@@ -1,5 +1,5 @@
 """Brings the stages of a run up to date: what is finished is skipped, what is half done is gone on with, and what an
-equal stage of another run has made is taken from it.
+equal stage of this or another run has made is taken from it.
 
 A stage works in a folder of its own that becomes the stage's only when it is done. Not covered: stages side by side.
 """
@@ -41,8 +41,8 @@ def run_stages(run: Run, recipe: Recipe, ctx: Context, target: str | None = None
             outputs[stage.name] = record["output"]
             continue
         head = f"[{number}/{len(stages)}] {stage.title}"
-        if _take_from(neighbours, stage, key, run):
-            say(f"{head}: taken from an equal run")
+        if source := _take_from(neighbours, stage, key, run):
+            say(f"{head}: taken from {source}")
         else:
             say(head)
             if not worked and any((s.kind or s.name) == "teach" for s in stages[number - 1 :]):
@@ -54,7 +54,7 @@ def run_stages(run: Run, recipe: Recipe, ctx: Context, target: str | None = None
 
 
 def find_equal(neighbours: Sequence[Run], stage: Stage, key: str, run: Run) -> tuple[Run, str] | None:
-    """Another run and its stage (of any round) with this key, if its files are still what its manifest says."""
+    """The run and its stage (of any round) with this key, if its files are still what its manifest says."""
     teaches = (stage.kind or stage.name) == "teach"
     if teaches and (stage.part != (1, 1) or (run.path / apprenticeship.LEDGER).exists()):
         return None  # of a ledger that holds more than this, or beside an own one: teach works, and takes answers over
@@ -67,11 +67,11 @@ def find_equal(neighbours: Sequence[Run], stage: Stage, key: str, run: Run) -> t
     return None
 
 
-def _take_from(neighbours: Sequence[Run], stage: Stage, key: str, run: Run) -> bool:
-    """Copy an equal finished stage of another run, where there is one."""
+def _take_from(neighbours: Sequence[Run], stage: Stage, key: str, run: Run) -> str:
+    """Copy an equal finished stage, where there is one; what it was taken from, in words."""
     found = find_equal(neighbours, stage, key, run)
     if found is None:
-        return False
+        return ""
     other, name = found
     partial = run.folder(f"{stage.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -79,7 +79,7 @@ def _take_from(neighbours: Sequence[Run], stage: Stage, key: str, run: Run) -> b
     if stage.name == "teach":
         _copy_ledger(other.path / apprenticeship.LEDGER, run.path / apprenticeship.LEDGER)
     commit(run, stage.name, partial, {**other.manifest["stages"][name], "taken_from": other.path.name})
-    return True
+    return f"the equal stage {name}" if other is run else "an equal run"
 
 
 def _copy_ledger(source: Path, target: Path) -> None:
