@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bridge_edge.apprenticeship import briefs_of
 from bridge_edge.curriculum import DECISIONS
-from bridge_edge.data.samples import Sample, write_jsonl
+from bridge_edge.data.samples import ASSISTANT, Sample, write_jsonl
+from bridge_edge.data.thinking import asked, counter, names
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish, vote
 from bridge_edge.generate.filters import Entry, Row, sift, table
@@ -28,7 +30,8 @@ from bridge_edge.generate.writers import Setting, make_writer
 from bridge_edge.phases import Context, Metrics, checker
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
-from bridge_edge.thinking import FILE, budgeted
+from bridge_edge.thinking import FILE, budgeted, written
+from bridge_edge.train.models import load_tokenizer
 
 CHUNK = 16  # times `batch_rows`: written, or lost with a kill, at once; long enough to keep all slots busy
 RAW, ANNOTATIONS = "raw.jsonl", "annotations.jsonl"
@@ -83,7 +86,10 @@ def write_drafts(ctx: Context, samples: Sequence[Sample], out: Path, label: str)
 def shorten(ctx: Context, out: Path) -> Metrics:
     """Make rationales of set lengths from what was annotated (see `thinking.py`); budgeted.jsonl holds them."""
     kept, drafts = ctx.samples("annotate", "annotations"), _by_item(ctx.folder("draft") / RAW)
-    made, counts = budgeted(kept, drafts, ctx.recipe, str(ctx.folder("apprentice")), ctx.device)
+    if ctx.recipe.reasoning.asked:
+        made, counts = rewritten(ctx, kept, drafts, out)
+    else:
+        made, counts = budgeted(kept, drafts, ctx.recipe, str(ctx.folder("apprentice")), ctx.device)
     if not made:
         longest = max(draft.tokens for some in drafts.values() for draft in some)
         raise UserError(
@@ -92,7 +98,37 @@ def shorten(ctx: Context, out: Path) -> Metrics:
         )
     write_jsonl(out / FILE, made)
     say("  " + "; ".join(f"at most {b} tokens: {counts[str(b)]} of {len(kept)}" for b in ctx.recipe.reasoning.budgets))
-    return {"made": len(made), "cut": counts.pop("cut"), "budgets": counts}
+    by_budget = {str(b): counts.pop(str(b)) for b in ctx.recipe.reasoning.budgets}
+    return {"made": len(made), **counts, "budgets": by_budget}
+
+
+def rewritten(
+    ctx: Context, kept: Sequence[Sample], drafts: dict[str, list[Draft]], out: Path
+) -> tuple[list[Sample], dict[str, Any]]:
+    """As `budgeted`, by an assistant that has learnt from its teacher to write at each budget: the teacher's own
+    rationale where it has answered the item, a draft that fits, or what the assistant writes when it is told the
+    budget, if its answer is the same, its sums are true and it keeps to it."""
+    recipe, count = ctx.recipe, counter(load_tokenizer(str(ctx.folder("apprentice"))))
+    known = {s.prompt: s for s in briefs_of(ctx)}
+    open_: list[tuple[Sample, int]] = []
+    for sample in kept:
+        for budget in recipe.reasoning.budgets:
+            named = replace(sample, prompt=asked(sample.prompt, budget), provenance=ASSISTANT)
+            if named.prompt in known:
+                continue
+            if (own := written(sample, drafts.get(sample.id, ()), budget, recipe, count)) is not None:
+                known[named.prompt] = replace(named, rationale=own)
+            elif 2 * count(sample.rationale or "") >= budget:  # else it has nothing to shorten
+                open_.append((replace(named, rationale=None), budget))
+    short = write_drafts(ctx, [sample for sample, _ in open_], out, "rationales within budgets")
+    told = 0
+    for sample, budget in open_:
+        if (text := written(sample, short[sample.id], budget, recipe, count)) is not None:
+            known[sample.prompt] = replace(sample, rationale=text)
+            told += 1
+    made = list(known.values())
+    counts = {str(b): sum(names(s.prompt, b) for s in made) for b in recipe.reasoning.budgets}
+    return made, {**counts, "told": told, "asked": len(open_)}
 
 
 def _by_item(path: Path) -> dict[str, list[Draft]]:

@@ -19,6 +19,7 @@ from bridge_edge.budget import Ledger
 from bridge_edge.data.encode import encode_samples
 from bridge_edge.data.pool import make_card
 from bridge_edge.data.samples import TEACHER, Sample, write_jsonl
+from bridge_edge.data.thinking import asked, counter, fits, names
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import to_json
 from bridge_edge.phases import Context, Metrics, contradicts, fit, measure
@@ -30,6 +31,7 @@ from bridge_edge.teacher.ask import Outcome, ask_all, build_prompt
 from bridge_edge.teacher.base import Request, Teacher
 from bridge_edge.teacher.batch_api import BatchTeacher
 from bridge_edge.teacher.batch_run import ask_in_batches
+from bridge_edge.teacher.lengths import limits, split
 from bridge_edge.teacher.make import API, is_structured, open_teacher
 from bridge_edge.teacher.meter import EVERY_S, Meter
 from bridge_edge.teacher.reuse import keep, recall, shared_cache, take_over
@@ -37,15 +39,16 @@ from bridge_edge.teacher.structured import read_reply
 from bridge_edge.train.models import load_tokenizer
 
 LEDGER = "ledger.sqlite"
+BRIEFS = "briefs"
 
 
 def requests_for(recipe: Recipe, samples: Sequence[Sample]) -> list[Request]:
     """The requests for `samples`, in the order in which they are worth asking; all answers to an item together."""
-    card, spec = make_card(recipe), recipe.teacher
+    card, spec, words = make_card(recipe), recipe.teacher, limits(recipe)
     found = []
     for sample in samples:
-        messages = build_prompt(card, sample, spec.style, spec.system, spec.prompt)
-        of_item = partial(Request.of, sample.id, messages, spec.max_tokens, spec.temperature)
+        messages = build_prompt(card, sample, spec.style, spec.system, spec.prompt, words(sample.prompt))
+        of_item = partial(Request.of, sample.id, messages, recipe.reply_tokens, spec.temperature)
         found += [of_item(sample=k) for k in range(spec.samples)]
     return found
 
@@ -70,9 +73,12 @@ def teach(ctx: Context, out: Path) -> Metrics:
         reused = take_over(ledger, teacher, requests, ctx.borrow())
         outcome = _ask(ctx, teacher, requests, ledger, cache)
         totals, cached = ledger.totals(), ledger.entered(MARK)
-    taught, metrics = _read_replies(recipe, chosen, outcome)
+    taught, briefs, metrics = _read_replies(recipe, chosen, outcome)
     _check(outcome, taught)
     write_jsonl(out / "taught.jsonl", taught)
+    if recipe.reasoning.asked:
+        write_jsonl(out / f"{BRIEFS}.jsonl", briefs)
+        metrics["briefs"] = _at_each(recipe, briefs, len(taught))
     return metrics | {
         "asked": len(requests),
         "queries": totals.queries,
@@ -126,27 +132,55 @@ def structured_metrics(recipe: Recipe, teacher: Teacher) -> dict[str, str]:
     return {"structured": f"plain text, the endpoint refused: {refused}" if refused else "json_schema"}
 
 
-def _read_replies(recipe: Recipe, chosen: Sequence[Sample], outcome: Outcome) -> tuple[list[Sample], dict[str, Any]]:
-    """Strictly parsed answers; one that contradicts the gold label is charged, counted and left out."""
+def _at_each(recipe: Recipe, briefs: Sequence[Sample], taught: int) -> dict[str, int]:
+    """How many rationales the teacher wrote that keep to each budget; the run fails where there are none."""
+    counts = {str(b): sum(names(s.prompt, b) for s in briefs) for b in recipe.reasoning.asked}
+    say("  of the teacher " + "; ".join(f"at most {b} tokens: {n} of {taught}" for b, n in counts.items()))
+    if not briefs:
+        raise UserError(
+            f"of the teacher's {taught} rationales none fits any of reasoning.budgets={list(recipe.reasoning.budgets)}",
+            "choose budgets near the length that it writes, or reasoning.compress=cut; what was paid is in the ledger",
+        )
+    return counts
+
+
+def _read_replies(
+    recipe: Recipe, chosen: Sequence[Sample], outcome: Outcome
+) -> tuple[list[Sample], list[Sample], dict[str, Any]]:
+    """Strictly parsed answers; one that contradicts the gold label is charged, counted and left out. Also the same
+    answers with prompts that name a budget and the teacher's rationales that keep to it."""
     taught: list[Sample] = []
+    briefs: list[Sample] = []
     unparsed = contradicted = 0
+    budgets = recipe.reasoning.asked
+    count = counter(load_tokenizer(recipe.ta.model)) if budgets else len
     for sample in chosen:
         for reply in outcome.replies.get(sample.id, []):
-            parsed = read_reply(reply.text, recipe.task.answers, is_structured(recipe.teacher))
+            parsed = read_reply(reply.text, recipe.task.answers, is_structured(recipe.teacher), budgets)
             if parsed.answer is None:
                 unparsed += 1
             elif recipe.data.labels == "gold" and contradicts(parsed.answer, sample.answer):
                 contradicted += 1
             else:
-                taught.append(replace(sample, rationale=parsed.rationale, answer=parsed.answer, provenance=TEACHER))
-    return taught, {"usable": len(taught), "unparsed": unparsed, "contradicted_gold": contradicted}
+                whole, shorter = split(parsed.rationale, budgets)
+                taught.append(replace(sample, rationale=whole, answer=parsed.answer, provenance=TEACHER))
+                for budget in budgets:
+                    text = next((t for t in (shorter.get(budget), whole) if t and fits(count(t), budget)), None)
+                    if text is not None:
+                        briefs.append(replace(taught[-1], prompt=asked(sample.prompt, budget), rationale=text))
+    return taught, briefs, {"usable": len(taught), "unparsed": unparsed, "contradicted_gold": contradicted}
+
+
+def briefs_of(ctx: Context) -> list[Sample]:
+    """What the teacher wrote at budgets of reasoning; nothing where it was not asked to."""
+    return ctx.samples("teach", BRIEFS) if ctx.recipe.reasoning.asked else []
 
 
 def apprentice(ctx: Context, out: Path) -> Metrics:
     """Train the TA on the teacher's rationales, then ask the gate on the dev split."""
     recipe, source = ctx.recipe, str(ctx.folder("warmup"))
     taught = ctx.samples("teach", "taught")
-    examples = encode_samples(load_tokenizer(source), taught, "rationale_answer")
+    examples = encode_samples(load_tokenizer(source), [*taught, *briefs_of(ctx)], "rationale_answer")
     metrics = fit(ctx, out, source, recipe.ta, examples, "assistant")
     more = recipe.refine.on or ctx.part[0] != ctx.part[1]  # rounds, or its own explanations
     return {**metrics, **gate(ctx, out, len(taught), more)}

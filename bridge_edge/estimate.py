@@ -26,6 +26,8 @@ from bridge_edge.errors import UserError
 from bridge_edge.prices import Price, to_usd
 from bridge_edge.recipe import Recipe
 from bridge_edge.teacher.base import Request, count_messages, quarter
+from bridge_edge.teacher.expert import explain
+from bridge_edge.teacher.lengths import at_budgets, limits
 from bridge_edge.teacher.make import API, endpoint_of, price_of, token_counter
 from bridge_edge.teacher.openai_api import prompt_bound, utf8_bytes
 from bridge_edge.teacher.replay import ReplayTeacher
@@ -69,7 +71,7 @@ def tokens_of(recipe: Recipe, pool: Sequence[Sample], requests: Sequence[Request
     else:
         answers, source = _recorded(recording, pool)
         costs = _recorded_costs(recording, price_of(recipe.teacher), pool, round(mean(prompts)) if prompts else 0)
-    most = recipe.teacher.max_tokens
+    most = recipe.reply_tokens
     return Tokens(prompts, bounds, [min(a, most) for a in answers], counted_by, source, latency, costs)
 
 
@@ -96,7 +98,7 @@ def _answers(
     recipe: Recipe, pool: Sequence[Sample], ledgers: Sequence[Path], count: Callable[[str], int]
 ) -> tuple[list[int], str, float | None]:
     """Lengths of answers, where they come from, and the usual seconds a call where that is known."""
-    spec = recipe.teacher
+    spec, words, shorter = recipe.teacher, limits(recipe), at_budgets(recipe)
     if spec.kind in (*API, "local"):
         lengths, latencies = _earlier(recipe, ledgers)
         if len(lengths) >= ENOUGH:
@@ -108,13 +110,16 @@ def _answers(
     chosen = random.Random(0).sample(list(pool), min(MOST_ITEMS, len(pool)))
     if recipe.task.module and any(s.facts for s in chosen):
         task, rng = load_task(recipe.task.module), random.Random(0)
-        texts = [completion(*task.expert(s, rng)) for s in chosen if s.facts]
+        texts = [explain(task, s, rng, shorter) for s in chosen if s.facts]
         source = "the embedded expert's words for these items"
         return [count(text) for text in texts], source, 0.0 if spec.kind == "expert" else None
+    more = 0  # of the shorter lines: a word may be a token and a half, and few lines are full
+    if recipe.reasoning.asked and chosen:
+        more = round(mean(sum(words(s.prompt).values()) for s in chosen))
     written = [completion(s.rationale, s.answer) for s in chosen if s.rationale and s.answer]
     if len(written) >= ENOUGH:
-        return [count(text) for text in written], "the rationales in the data", None
-    return [GUESS[spec.style]], f"a guess for the style {spec.style}; no answers are known yet", None
+        return [count(text) + more for text in written], "the rationales in the data", None
+    return [GUESS[spec.style] + more], f"a guess for the style {spec.style}; no answers are known yet", None
 
 
 def _recorded(teacher: ReplayTeacher, pool: Sequence[Sample]) -> tuple[list[int], str]:
@@ -163,7 +168,7 @@ def money(recipe: Recipe, tokens: Tokens, calls: int) -> dict[str, Any]:
     prompt, answer = mean(tokens.prompts), mean(tokens.answers)
     low = price.nano(round(calls * prompt), calls * percentile(tokens.answers, 0.05))
     expected = price.nano(round(calls * prompt), round(calls * answer))
-    high = price.nano(round(calls * mean(tokens.bounds)), calls * recipe.teacher.max_tokens)
+    high = price.nano(round(calls * mean(tokens.bounds)), calls * recipe.reply_tokens)
     if tokens.costs:
         low, high = (calls * percentile(tokens.costs, share) for share in (0.05, 1.0))
         expected = round(calls * mean(tokens.costs))
@@ -176,7 +181,7 @@ def stopping_cap(recipe: Recipe, tokens: Tokens, calls: int, queries_cap: int) -
 
     Each call needs room for its worst case while those before it cost what they cost.
     """
-    price, most = price_of(recipe.teacher), recipe.teacher.max_tokens
+    price, most = price_of(recipe.teacher), recipe.reply_tokens
     prompt, answer, bound = mean(tokens.prompts), mean(tokens.answers), percentile(tokens.bounds, 0.5)
     reach = {"queries": queries_cap}
     if recipe.budget.tokens is not None:

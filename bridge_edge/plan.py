@@ -118,7 +118,7 @@ def make_plan(recipe: Recipe, runs_dir: Path, concurrency: int) -> dict[str, Any
         "selected_known": known,
         "calls": calls,
         "already_paid": _paid(run),
-        "tokens": _tokens_json(tokens, calls, recipe.teacher.max_tokens, recipe.budget.tokens),
+        "tokens": _tokens_json(tokens, calls, recipe.reply_tokens, recipe.budget.tokens),
         "usd": money(recipe, tokens, calls),
         "stops": stopping_cap(recipe, tokens, calls, recipe.budget.queries or calls),
         "seconds": {"teacher": seconds, "stages": times, "known": round(sum(parts), 1)},

@@ -25,6 +25,8 @@ from bridge_edge.recipe_models import (
 )
 from bridge_edge.recipe_task import BudgetSpec, DataSpec, Spec, TaskSpec, TeacherSpec
 
+LINE_TOKENS = 16  # of what names a budget in a reply, as plain text or in JSON
+
 
 class Recipe(Spec):
     """A whole run. `scale` is the name of the overlay that gave it models and sizes."""
@@ -56,6 +58,11 @@ class Recipe(Spec):
     def generated(self) -> bool:
         """Whether the items come from a shipped domain's generator, which knows their facts."""
         return bool(self.task.module) and not self.data.path and not self.data.hub
+
+    @property
+    def reply_tokens(self) -> int:
+        """The most tokens of a teacher's reply: `teacher.max_tokens`, and a line for each budget it is asked for."""
+        return self.teacher.max_tokens + sum(b + LINE_TOKENS for b in self.reasoning.asked)
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -124,6 +131,8 @@ class Recipe(Spec):
                 "reasoning.budgets needs kd.mix=none and tutor.format=rationale_answer: the assistant has not learnt "
                 "prompts that name a budget, and a student of multitask does not think before it answers"
             )
+        if self.reasoning.compress == "teacher" and not self.reasoning.budgets:
+            raise ValueError("reasoning.compress=teacher needs reasoning.budgets, e.g. [32,64], to compress to")
         if self.reasoning.rl and self.tutor.format == "multitask":
             raise ValueError(
                 "reasoning.rl needs tutor.format=rationale_answer: a student of multitask answers without "

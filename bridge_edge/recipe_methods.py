@@ -116,7 +116,9 @@ class ReasoningSpec(Spec):
     lengths to the same question, told apart by a control signal in the prompt."""
 
     budgets: tuple[int, ...] = Field((), description="most tokens of a rationale, at each of which there are some")
-
+    compress: Literal["cut", "teacher"] = Field(
+        "cut", description="cut the TA's rationales, or teach the TA to write short by what the teacher says at budgets"
+    )
     rl: bool = Field(False, description="reinforce what was learnt (GRPO): right answers, within their budget if any")
     grpo: GrpoSpec = GrpoSpec()
 
@@ -127,7 +129,12 @@ class ReasoningSpec(Spec):
             raise ValueError(f"{list(value)} is no rising list of numbers from {FEWEST} to {MOST}, e.g. [16,32,64]")
         return value
 
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """The budgets at which the teacher is asked for its reasoning."""
+        return self.budgets if self.compress == "teacher" else ()
+
     def meant(self) -> dict[str, Any]:
         """The values that shape the student; none where the method is off."""
-        names = {"budgets", *(("rl", "grpo") if self.rl else ())}
+        names = {"budgets", *(("compress",) if self.asked else ()), *(("rl", "grpo") if self.rl else ())}
         return self.model_dump(mode="json", include=names) if self.budgets or self.rl else {}

@@ -16,6 +16,7 @@ from typing import Any
 from bridge_edge import annotation, apprenticeship, phases, refining, selection, tutoring
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.recipe import METHODS, NEUTRAL, Recipe, settings
+from bridge_edge.recipe_methods import ReasoningSpec
 from bridge_edge.recipe_models import OWN_EMBEDDINGS
 from bridge_edge.rounds import expand, recipe_of
 from bridge_edge.run import canonical, digest_tree, sha256_file, sha256_text, source_digest
@@ -71,6 +72,13 @@ def unreinforced(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"reasoning": recipe.reasoning.model_copy(update={"rl": False})})
 
 
+def asking(recipe: Recipe) -> Recipe:
+    """The recipe as the teacher is asked by it: of the reasoning, the budgets at which it writes."""
+    known = recipe.reasoning
+    mine = ReasoningSpec(budgets=known.budgets, compress=known.compress) if known.asked else ReasoningSpec()
+    return recipe.model_copy(update={"reasoning": mine})
+
+
 def compared(recipe: Recipe) -> Recipe:
     """The recipe with direct distillation, whether or not its student is measured too."""
     return recipe.model_copy(update={"baseline": recipe.baseline.model_copy(update={"enabled": True})})
@@ -81,6 +89,15 @@ def ungated(recipe: Recipe) -> Recipe:
     open_gate = recipe.gate.model_copy(update={"on_fail": "continue"})
     return recipe.model_copy(update={"gate": open_gate}) if recipe.refine.on else recipe
 
+
+SHORTEN = Stage(
+    "shorten",
+    "Rationales within budgets",
+    annotation.shorten,
+    ("reasoning", "-reasoning.rl", "-reasoning.grpo", "task.answers", "ta.precision"),
+    ("apprentice", "draft", "annotate"),
+    version=2,
+)
 
 TUTOR = Stage(
     "tutor",
@@ -135,8 +152,9 @@ STAGES = (
         "teach",
         "Teacher queries",
         apprenticeship.teach,
-        ("teacher", "budget", "task.answers", "data.labels", "seed"),
+        ("teacher", "budget", "task.answers", "data.labels", "seed", "reasoning"),
         ("data", "select"),
+        sees=asking,
     ),
     Stage(
         "apprentice",
@@ -184,14 +202,12 @@ STAGES = (
         ("data", "draft", "reader"),
         version=2,
     ),
-    Stage(
-        "shorten",
-        "Rationales within budgets",
-        annotation.shorten,
-        ("reasoning", "-reasoning.rl", "-reasoning.grpo", "task.answers", "ta.precision"),
-        ("apprentice", "draft", "annotate"),
-        when=lambda recipe: bool(recipe.reasoning.budgets),
-        version=2,
+    replace(SHORTEN, when=lambda recipe: bool(recipe.reasoning.budgets) and not recipe.reasoning.asked),
+    replace(
+        SHORTEN,
+        reads=(*SHORTEN.reads, *DRAFTED, "task.max_new_tokens"),
+        needs=("teach", *SHORTEN.needs),
+        when=lambda recipe: bool(recipe.reasoning.asked),
     ),
     replace(TUTOR, when=lambda recipe: not recipe.reasoning.rl),
     replace(TUTOR, name="sft", kind="tutor", when=lambda r: r.reasoning.rl and r.reasoning.grpo.sft, sees=unreinforced),

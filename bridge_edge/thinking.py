@@ -29,7 +29,7 @@ from bridge_edge.data.card import ANSWER as MARKER
 from bridge_edge.data.card import normal, parse
 from bridge_edge.data.encode import encode_pairs, prompt_ids
 from bridge_edge.data.samples import ASSISTANT, Sample
-from bridge_edge.data.thinking import ROOM, asked, closing, fits, shorter, thought
+from bridge_edge.data.thinking import ROOM, asked, closing, counter, fits, shorter, thought
 from bridge_edge.evaluate import Scores, score, spearman
 from bridge_edge.generate.drafts import Draft
 from bridge_edge.generate.engine import generate
@@ -65,10 +65,7 @@ def budgeted(
 ) -> tuple[list[Sample], dict[str, Any]]:
     """Samples whose prompts name a budget and whose rationales keep to it, and how they came about."""
     tokenizer, model = load_tokenizer(folder), load_model(folder, device).eval()
-
-    def count(text: str) -> int:
-        return len(tokenizer(f"{text.strip()}\n", add_special_tokens=False)["input_ids"])
-
+    count = counter(tokenizer)
     found: dict[tuple[int, int], str] = {}
     cuts: list[tuple[int, int, str]] = []
     for i, sample in enumerate(samples):

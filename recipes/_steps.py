@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,6 +30,8 @@ ASKED = {"above": ("above", "more than", "over"), "below": ("below", "less than"
          "at least": ("at least",), "at most": ("at most",)}  # fmt: skip
 SPREADS = (Fraction(1, 25), Fraction(1, 6), Fraction(3, 5))  # near a threshold, around it, far from it
 TRIES = 400
+SENTENCE = re.compile(r"(?<=\.)\s+")
+CHAIN = re.compile(r"=(?:[\d.\s]*[*+][\d.\s*+]*=)+")  # 47 * 36 = 47 * 30 + 47 * 6 = 1410 + 282 = 1692
 LONGEST = 350  # characters of a prompt
 
 
@@ -123,6 +126,16 @@ class FormulaTask:
         work = self.work(sample)
         parts = (rng.choice(work.rules), rng.choice(work.steps), rng.choice(work.endings()))
         return " ".join(part for part in parts if part), yes(work.truth)
+
+    def briefs(self, sample: Sample, rng: random.Random) -> list[str]:
+        """The steps and the comparison; without the figures that are looked up; without the way from a sum's first to
+        its last part; the last ones of these; the comparison with what follows from it; the comparison alone."""
+        work = self.work(sample)
+        steps, (plain, *_, verdict) = min(work.steps, key=len), work.endings()
+        sums = [part for part in SENTENCE.split(steps) if "=" in part or part.startswith("Total")]
+        ends = [CHAIN.sub("=", part) for part in sums]
+        parts = ([steps], sums, ends, *(ends[-k:] for k in (3, 2, 1)))
+        return [*dict.fromkeys(" ".join([*part, plain]).strip() for part in parts), verdict, plain]
 
     def check(self, sample: Sample, rationale: str, answer: str) -> Check:
         """The answer must be exact; every statement true, from given numbers, and the last comparison the right one."""

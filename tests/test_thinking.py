@@ -17,12 +17,14 @@ from bridge_edge.cli import cli
 from bridge_edge.data.card import ANSWER, Card
 from bridge_edge.data.encode import encode_pairs
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
-from bridge_edge.data.thinking import SIGNAL, asked, budgets_of, closing, fits, shorter, thought
+from bridge_edge.data.thinking import SIGNAL, asked, budgets_of, closing, counter, fits, names, shorter, thought
+from bridge_edge.distill import distill
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import spearman
 from bridge_edge.generate.drafts import Draft
 from bridge_edge.phases import Context
 from bridge_edge.recipe_io import load_recipe
+from bridge_edge.run import Run
 from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.runtimes.think import Thinking
 from bridge_edge.thinking import FILE, budgeted, carried, figures, written
@@ -246,6 +248,59 @@ def test_a_stage_of_its_own_makes_them_of_what_was_annotated(
     beyond = Context(load_recipe([*WORDS, "reasoning.budgets=[400]", *OWN]), place)
     with pytest.raises(UserError, match=r"no rationale fits any of reasoning.budgets=\[400\].*longest draft has 20"):
         shorten(beyond, tmp_path)
+
+
+def test_an_assistant_that_was_taught_to_write_short_does_so_at_each_budget(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared, said = tiny.tokenizer(), {8: THEN, 32: f"{FIRST} {THEN}"}
+    for stage in ("draft", "annotate", "teach", "data", "shorten"):
+        (tmp_path / stage).mkdir()
+    tiny.checkpoint(tmp_path / "apprentice", "qwen2", tok=shared)
+    triples = [(asked(s.prompt, b), text, s.answer or "") for s in POOL for b, text in said.items()]
+    wrong = asked(POOL[3].prompt, 8)
+    triples = [(p, r, "no" if p == wrong else a) for p, r, a in triples]
+    teach(tmp_path / "apprentice", triples, RATIONALE, 80)
+    within = ("task.max_new_tokens=60", "reasoning.budgets=[8,32,128]", "reasoning.compress=teacher")
+    ctx = Context(load_recipe([*WORDS[:2], *within]), tmp_path)
+    write_jsonl(tmp_path / "annotate" / "annotations.jsonl", [replace(s, rationale=LONG) for s in POOL])
+    texts = {s.id: "None." for s in POOL} | {POOL[2].id: f"A b c d.\nAnswer: {POOL[2].answer}"}
+    lines = (json.dumps(Draft(text, 9, -0.1, True).record(item)) + "\n" for item, text in texts.items())
+    (tmp_path / "draft" / "raw.jsonl").write_text("".join(lines))
+    told = replace(POOL[1], prompt=asked(POOL[1].prompt, 32), rationale="Told.", provenance="teacher")
+    write_jsonl(tmp_path / "teach" / "briefs.jsonl", [told])
+    metrics = shorten(ctx, tmp_path / "shorten")
+    made = {s.prompt: s for s in read_jsonl(tmp_path / "shorten" / FILE)}
+    wanted = {asked(s.prompt, b): text for s in POOL for b, text in said.items() if asked(s.prompt, b) != wrong}
+    wanted |= {told.prompt: "Told.", asked(POOL[2].prompt, 8): "A b c d."}
+    assert {prompt: s.rationale for prompt, s in made.items()} == wanted
+    assert [made[p].provenance for p in (told.prompt, asked(POOL[4].prompt, 8))] == ["teacher", "ta"]
+    assert metrics["budgets"] == {"8": 7, "32": 8, "128": 0}, "nothing is longer than what it is to shorten"
+    assert (metrics["asked"], metrics["told"], metrics["made"]) == (14, 13, 15)
+    assert "at most 8 tokens: 7 of 8" in capsys.readouterr().err
+    before = (tmp_path / "shorten" / "raw.jsonl").read_text()
+    shorten(ctx, tmp_path / "shorten")
+    assert (tmp_path / "shorten" / "raw.jsonl").read_text() == before, "what was written is not written again"
+
+
+def test_the_teacher_and_its_assistant_learn_budgets_in_a_run(tmp_path: Path) -> None:
+    words = ["recipe=legal", "data.pool=40", "data.dev=8", "data.test=8", "budget.queries=12", "ta.epochs=1",
+             "warmup.epochs=1", "task.max_new_tokens=96", "reasoning.budgets=[32,128]"]  # fmt: skip
+    run = Run(Path(distill([*words, "reasoning.compress=teacher"], tmp_path, target="apprentice")["run"]))
+    stages = run.manifest["stages"]
+    taught, briefs = (list(read_jsonl(run.folder("teach") / f"{name}.jsonl")) for name in ("taught", "briefs"))
+    assert not any("Within" in (s.rationale or "") for s in [*taught, *briefs])
+    count = counter(load_tokenizer(str(run.folder("apprentice"))))
+    for budget in (32, 128):
+        mine = [s for s in briefs if names(s.prompt, budget)]
+        assert len(mine) == stages["teach"]["metrics"]["briefs"][str(budget)] > 6
+        assert all(fits(count(s.rationale or ""), budget) for s in mine)
+    assert stages["apprentice"]["metrics"]["examples"] == len(taught) + len(briefs)
+    assert stages["teach"]["metrics"]["queries"] == 12, "an item is one query, however many lengths"
+    cut = Run(Path(distill(words, tmp_path, target="apprentice")["run"])).manifest["stages"]
+    assert cut["apprentice"]["metrics"]["examples"] == len(taught)
+    assert cut["select"]["taken_from"] == run.path.name, "the stages before the teacher are the same"
+    assert "taken_from" not in cut["teach"]
 
 
 def test_drafts_with_false_sums_or_cut_off_teach_no_budget() -> None:

@@ -62,6 +62,9 @@ class Task(Protocol):
     def expert(self, sample: Sample, rng: random.Random) -> tuple[str, str]:
         """The embedded expert: a rationale in varied natural language, and the answer."""
 
+    def briefs(self, sample: Sample, rng: random.Random) -> list[str]:
+        """The expert's reasoning in ever fewer words, without the answer."""
+
     def check(self, sample: Sample, rationale: str, answer: str) -> Check:
         """Check an answer and the stated steps against the sample's facts."""
 

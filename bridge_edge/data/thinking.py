@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from transformers import PreTrainedTokenizerBase
+
 from bridge_edge.data.card import ANSWER, Card
 
 SIGNAL = "Think for maximum {budget} tokens."
@@ -61,6 +63,11 @@ def thought(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> tuple
 def closing(text: str) -> tuple[str, ...]:
     """What ends a line of thought and begins the answer, in pieces that are encoded one by one, as in training."""
     return (ANSWER,) if not text or text.endswith("\n") else ("\n", ANSWER)
+
+
+def counter(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:
+    """Counts the tokens of a rationale as `thought` does, the end of its line included."""
+    return lambda text: len(tokenizer(f"{text.strip()}\n", add_special_tokens=False)["input_ids"])
 
 
 def fits(tokens: int, budget: int) -> bool:

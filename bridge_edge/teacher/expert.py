@@ -14,6 +14,15 @@ from bridge_edge.data.card import completion
 from bridge_edge.data.samples import Sample, Task
 from bridge_edge.prices import Price
 from bridge_edge.teacher.base import Reply, Request, TeacherError, count_messages, digest, quarter
+from bridge_edge.teacher.lengths import Shorter, join
+
+
+def explain(task: Task, sample: Sample, rng: random.Random, shorter: Shorter | None = None) -> str:
+    """What a domain's expert says: the rationale, the longest brief one that keeps to each budget, the answer."""
+    rationale, answer = task.expert(sample, rng)
+    if shorter is not None:
+        rationale = join(rationale, shorter.chosen(task.briefs(sample, rng)))
+    return completion(rationale, answer)
 
 
 class ExpertTeacher:
@@ -27,12 +36,14 @@ class ExpertTeacher:
         seed: int = 0,
         count: Callable[[str], int] = quarter,
         edition: str = "",
+        shorter: Shorter | None = None,
     ) -> None:
         self.task = task
         self.samples = samples_by_id
         self.price = price or Price()
         self.seed = seed
         self.name = f"embedded:{task.name}"
+        self.shorter = shorter
         self._count = count
         self._edition = edition  # of the program: another one gives other answers to the same request
 
@@ -53,8 +64,7 @@ class ExpertTeacher:
             message = f"the embedded expert has no facts about item {request.item_id!r}"
             raise TeacherError(message, "unknown item", billed="no", scope="item")
         rng = random.Random(f"{self.seed}:{request.item_id}:{request.sample}")
-        rationale, answer = self.task.expert(sample, rng)
-        text, reason = self._cut(completion(rationale, answer), request.max_tokens)
+        text, reason = self._cut(explain(self.task, sample, rng, self.shorter), request.max_tokens)
         return Reply(text, self.prompt_tokens(request), self._count(text), reason, self.name)
 
     def _cut(self, text: str, max_tokens: int) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from bridge_edge.run import source_digest
 from bridge_edge.teacher.base import Teacher
 from bridge_edge.teacher.batch_api import BatchTeacher
 from bridge_edge.teacher.keys import check_key
+from bridge_edge.teacher.lengths import at_budgets
 from bridge_edge.teacher.openai_api import Endpoint, OpenAITeacher, utf8_bytes
 
 API = API_KINDS
@@ -57,7 +58,7 @@ def make_teacher(recipe: Recipe, samples: Sequence[Sample]) -> Teacher:
     from bridge_edge.teacher.expert import ExpertTeacher
 
     task, known = load_task(recipe.task.module or ""), {s.id: s for s in samples}
-    return ExpertTeacher(task, known, price, recipe.seed, edition=source_digest(recipe))
+    return ExpertTeacher(task, known, price, recipe.seed, edition=source_digest(recipe), shorter=at_budgets(recipe))
 
 
 def check_teacher(spec: TeacherSpec) -> None:
@@ -101,6 +102,7 @@ def endpoint_of(recipe: Recipe) -> Endpoint:
         extra=spec.extra,
         structured=spec.structured,
         answers=recipe.task.answers,
+        budgets=recipe.reasoning.asked,
     )
     return replace(endpoint, base_url=spec.base_url) if spec.base_url else endpoint
 

@@ -54,6 +54,7 @@ class Endpoint:
     extra: Mapping[str, Any] = field(default_factory=dict)
     structured: Literal["auto", "json_schema", "off"] = "off"
     answers: tuple[str, ...] = ()
+    budgets: tuple[int, ...] = ()  # of tokens, at which the reasoning is asked for too
 
     def __post_init__(self) -> None:
         if any(sign in self.base_url for sign in "@?#"):  # not shown: it may hold a secret
@@ -80,7 +81,7 @@ class Endpoint:
     @property
     def format(self) -> dict[str, Any] | None:
         """The request field that asks for JSON; None where it is not asked for."""
-        return None if self.structured == "off" else response_format(self.answers)
+        return None if self.structured == "off" else response_format(self.answers, self.budgets)
 
     @property
     def beside(self) -> str:

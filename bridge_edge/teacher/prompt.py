@@ -17,6 +17,7 @@ from bridge_edge.data.samples import Sample
 from bridge_edge.errors import unknown
 from bridge_edge.teacher.base import Message
 from bridge_edge.teacher.keys import redact
+from bridge_edge.teacher.lengths import Words, wish
 
 STYLES = {
     "steps": "Reason step by step before you answer: at most five short sentences, one step each, and only facts"
@@ -45,12 +46,18 @@ _PASSES = 8
 
 
 def build_prompt(
-    card: Card, sample: Sample, style: str = "steps", system: str | None = None, prompt: str | None = None
+    card: Card,
+    sample: Sample,
+    style: str = "steps",
+    system: str | None = None,
+    prompt: str | None = None,
+    words: Words | None = None,
 ) -> list[Message]:
     """The messages that ask a teacher for a rationale in `style` and a last line with the answer.
 
     `system` takes the place of the style's words and `prompt`, a template over {question} and {answers}, that of the
-    bare question. The form of the last line is asked for unless one of the two names it.
+    bare question. The form of the last line is asked for unless one of the two names it. With `words` the
+    teacher is asked for the same reasoning at these budgets too.
     """
     if style not in STYLES:
         raise unknown("prompt style", style, STYLES)
@@ -59,6 +66,7 @@ def build_prompt(
     if card.answers:
         last += f", where X is exactly one of: {choices}"
     head = STYLES[style] if system is None else system.format(answers=choices).strip()
+    head = f"{head} {wish(words or {})}".strip()
     question = sample.prompt if prompt is None else prompt.format(question=sample.prompt, answers=choices)
     if ANSWER in (system or "") + (prompt or ""):
         text = head

@@ -10,25 +10,28 @@ Not covered: endpoints that know "json_object" only; they are asked for plain te
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bridge_edge.data.card import ANSWER, Parsed, normal, parse
+from bridge_edge.teacher.lengths import field_of, fields, join
 from bridge_edge.teacher.prompt import sanitize
 
 REFUSALS = ("response_format", "json_schema")  # what an error names where an endpoint cannot do it
 
 
-def response_format(answers: Sequence[str]) -> dict[str, Any]:
-    """The request field that asks for a rationale and then one of `answers` (any text where there are none)."""
+def response_format(answers: Sequence[str], budgets: Iterable[int] = ()) -> dict[str, Any]:
+    """The request field that asks for a rationale, the same at these budgets of tokens, and then one of `answers` (any
+    text where there are none)."""
     answer: dict[str, Any] = {"type": "string", "description": "the answer alone"}
     if answers:
         answer["enum"] = list(answers)
-    fields = {
+    wanted = {
         "rationale": {"type": "string", "description": "the reasoning, without the answer line"},
+        **fields(budgets),
         "answer": answer,
     }
-    schema = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    schema = {"type": "object", "properties": wanted, "required": list(wanted), "additionalProperties": False}
     return {"type": "json_schema", "json_schema": {"name": "explained_answer", "strict": True, "schema": schema}}
 
 
@@ -37,9 +40,9 @@ def is_refused(code: int, said: str) -> bool:
     return code in (400, 422) and any(word in said for word in REFUSALS)
 
 
-def read_reply(text: str, answers: tuple[str, ...], structured: bool) -> Parsed:
+def read_reply(text: str, answers: tuple[str, ...], structured: bool, budgets: Iterable[int] = ()) -> Parsed:
     """Rationale and answer of a reply; `structured` says that JSON was asked for (plain text is still understood,
-    for an endpoint may not have offered it)."""
+    for an endpoint may not have offered it). Rationales at `budgets` stand in the rationale as in a plain reply."""
     if not structured or not text.lstrip().startswith("{"):
         return parse(sanitize(text), answers)
     unread = Parsed(sanitize(text), None)
@@ -47,7 +50,7 @@ def read_reply(text: str, answers: tuple[str, ...], structured: bool) -> Parsed:
         data = json.loads(text)
     except (ValueError, RecursionError):
         return unread
-    if not isinstance(data, dict) or set(data) != {"rationale", "answer"}:
+    if not isinstance(data, dict) or set(data) != {"rationale", "answer", *map(field_of, budgets)}:
         return unread
     if not all(isinstance(value, str) for value in data.values()):
         return unread
@@ -59,4 +62,4 @@ def read_reply(text: str, answers: tuple[str, ...], structured: bool) -> Parsed:
         if answer is not None and normal(tail) != normal(answer):
             return Parsed(rationale, None)  # two answers that differ are none
         rationale = head.strip()
-    return Parsed(rationale, answer)
+    return Parsed(join(rationale, {b: sanitize(data[field_of(b)]) for b in budgets}), answer)

@@ -114,6 +114,29 @@ class Diversity:
             parts.append(f"${total:,} is {relation(total)} ${LIMIT:,}.")
         return " ".join(parts), case.answer
 
+    def briefs(self, sample: Sample, rng: random.Random) -> list[str]:
+        """Parties, states and sums without holding each pair of states against each other; the states alone; what
+        decides."""
+        case = case_from(sample.facts)
+        both = (case.plaintiffs, case.defendants)
+        sides = [join([f"{p.name} ({' and '.join(p.states)})" for p in side]) for side in both]
+        states = [join(list(dict.fromkeys(s for p in side for s in p.states))) for side in both]
+        shared, brief = "No state is on both sides: diverse.", "No shared state."
+        if case.shared:
+            shared, brief = f"Both sides have {case.shared[0]}: not diverse.", f"Both have {case.shared[0]}."
+        sums = [(sum_text(claims), sum(a for _, a in claims)) for _, claims in case.claims]
+        told = " ".join(f"{how} ${total:,} is {relation(total)} ${LIMIT:,}.".strip() for how, total in sums)
+        most = max(case.totals)
+        last = f"${most:,} is {relation(most)} ${LIMIT:,}."
+        return [
+            f"{sides[0]} against {sides[1]}. {shared} {told}",
+            f"{states[0]} against {states[1]}. {shared} {told}",
+            f"{shared} {told}",
+            f"{brief} {told}",
+            f"{brief} {last}",
+            brief if case.shared else last,
+        ]
+
     def check(self, sample: Sample, rationale: str, answer: str) -> Check:
         case = case_from(sample.facts)
         right = normal(answer) == normal(case.answer)

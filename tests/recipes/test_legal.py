@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge_edge.data.arithmetic import first_error
 from bridge_edge.data.places import STATES
 from bridge_edge.data.pool import near_duplicates
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
@@ -246,3 +247,17 @@ def test_the_share_of_right_answers_with_a_wrong_step(samples: list[Sample]) -> 
     assert wrong_steps(recipe, few, ["no answer"] * 40) is None
     own = load_recipe(["recipe=legal", "teacher=replay", "teacher.path=a.jsonl", "data.path=a.jsonl"])
     assert wrong_steps(own, few, texts) is None, "nobody knows the facts of a user's items"
+
+
+def test_the_brief_rationales_are_ever_shorter_and_true(samples: list[Sample]) -> None:
+    kept = 0
+    for sample in samples[:200]:
+        case, briefs = case_from(sample.facts), TASK.briefs(sample, random.Random(0))
+        whole, _ = TASK.expert(sample, random.Random(0))
+        assert len(whole) > len(briefs[0])
+        assert sorted(briefs, key=len, reverse=True) == briefs
+        assert not any(first_error(text) for text in briefs)
+        assert not any(TASK._law_problem(case, text) for text in briefs[:4])
+        assert all((case.shared[0] if case.shared else "$") in text for text in briefs)
+        kept += all(f"{p.name} (" in briefs[0] for p in case.plaintiffs + case.defendants)
+    assert kept == 200

@@ -287,3 +287,20 @@ def test_bad_samples_are_named() -> None:
     small = FormulaTask("tiny", [one])
     with pytest.raises(UserError, match="fewer"):
         small.generate(2, 0)
+
+
+@TASKS
+def test_the_brief_rationales_are_ever_shorter_and_true(task: FormulaTask) -> None:
+    for sample in task.generate(160, 11):
+        briefs = task.briefs(sample, random.Random(0))
+        gold = sample.answer or ""
+        assert [b for b in briefs if not task.check(sample, b, gold).steps] == []
+        whole, _ = task.expert(sample, random.Random(0))
+        assert len(whole) > len(briefs[0]) > len(briefs[-1])
+        chain = briefs[:-2]
+        assert sorted(chain, key=len, reverse=True) == chain
+    if task is FINANCE:
+        sample = next(s for s in task.generate(50, 3) if s.kind == "cagr_two_years")
+        told = task.briefs(sample, random.Random(0))
+        assert any(" * 10 + " in text for text in told)
+        assert any(" * 10 + " not in text and text.count("=") >= 3 for text in told), "a product without its parts"

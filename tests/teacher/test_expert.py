@@ -11,6 +11,7 @@ from bridge_edge.data.samples import Check, Sample
 from bridge_edge.prices import Price
 from bridge_edge.teacher.base import Request, TeacherError, quarter
 from bridge_edge.teacher.expert import ExpertTeacher
+from bridge_edge.teacher.lengths import Shorter, split
 
 
 class Parity:
@@ -25,6 +26,10 @@ class Parity:
         number = sample.facts["n"]
         opening = rng.choice(["Divide by two:", "Look at the last digit:", "By halving,", "We check parity:"])
         return f"{opening} {number} leaves {number % 2}.", "no" if number % 2 else "yes"
+
+    def briefs(self, sample: Sample, rng: random.Random) -> list[str]:
+        number = sample.facts["n"]
+        return [f"{number} halved leaves {number % 2}.", f"Leaves {number % 2}."]
 
     def check(self, sample: Sample, rationale: str, answer: str) -> Check:
         return Check(answer == sample.answer, str(sample.facts["n"]) in rationale)
@@ -64,6 +69,17 @@ def test_a_given_tokenizer_counts() -> None:
     key = next(iter(SAMPLES))
     reply = teacher.ask(Request.of(key, SAMPLES[key].prompt))
     assert (reply.prompt_tokens, reply.completion_tokens) == (3, len(reply.text.split()))
+
+
+def test_asked_for_shorter_ones_it_says_the_longest_that_keeps_to_each_budget() -> None:
+    teacher = ExpertTeacher(TASK, SAMPLES, shorter=Shorter((1, 2, 5, 9), lambda text: len(text.split())))
+    key, sample = next((k, s) for k, s in SAMPLES.items() if s.facts["n"] == 7)
+    text = teacher.ask(Request.of(key, sample.prompt)).text
+    parsed = parse(text, ("yes", "no"))
+    whole, shorter = split(parsed.rationale, (1, 2, 5, 9))
+    assert parsed.answer == "no"
+    assert f"{whole}\nAnswer: no" == ExpertTeacher(TASK, SAMPLES).ask(Request.of(key, sample.prompt)).text
+    assert shorter == {9: "7 halved leaves 1.", 5: "7 halved leaves 1.", 2: "Leaves 1."}, "of 1 word there is none"
 
 
 def test_samples_and_seeds_are_different_requests() -> None:
