@@ -155,6 +155,8 @@ def _earlier(recipe: Recipe, ledgers: Sequence[Path]) -> tuple[list[int], list[f
         try:
             with closing(Ledger(path)) as ledger:
                 rows = [row for row in ledger.attempts() if row["status"] == "ok" and name in (row["model"] or "")]
+                if recipe.reasoning.asked:  # other answers are shorter
+                    rows = [row for row in rows if row["reserved_completion"] == recipe.reply_tokens]
         except UserError:  # a damaged neighbour says nothing
             continue
         lengths += [row["used_completion"] or 0 for row in rows]

@@ -8,8 +8,9 @@ Why: the same question at several budgets tells the student what the control sig
 The first cut that serves, and not the one that serves best: a small student learns a length by a way of shortening that
 is always the same.
 The assistant judges for free, so the teacher is asked nothing more.
-Not covered: rationales rewritten by a model; whether what is left is a reason, as the assistant has the question before
-it too. Budgets above the length that the assistant writes have no examples; the stage's figures say how many there are.
+Not covered: rationales written to a budget by a model, which `annotation.rewritten` gathers where the teacher has shown
+how (`reasoning.compress=teacher`); whether what is left is a reason, as the assistant has the question before it too.
+Budgets above the length that the assistant writes have no examples; the stage's figures say how many there are.
 """
 
 from __future__ import annotations

@@ -161,6 +161,28 @@ def test_answers_of_earlier_runs_are_the_better_source(tmp_path: Path) -> None:
     assert "expert" in tokens_of(other, pool, requests_for(other, pool), [folder / "ledger.sqlite"]).answers_from
 
 
+def test_rationales_at_budgets_are_counted_in(tmp_path: Path) -> None:
+    within = ["reasoning.budgets=[32,64]", "reasoning.compress=teacher"]
+    pool = load_task("legal").generate(30, 0)
+    found = {}
+    for name, words in (("plain", []), ("cut", within[:1]), ("told", within)):
+        recipe = load_recipe([*SMALL, "teacher=openai", "teacher.model=big", *PRICED, *words])
+        found[name] = tokens_of(recipe, pool, requests_for(recipe, pool), []), money(recipe, FLAT, 100)
+    assert found["plain"] == found["cut"]
+    (plain, usual), (told, more) = found["plain"], found["told"]
+    assert sum(told.answers) > 1.3 * sum(plain.answers)
+    assert min(told.prompts) > max(plain.prompts), "the prompt asks for them"
+    assert more["high"] > usual["high"]
+    recipe = load_recipe([*SMALL, "teacher=openai", "teacher.model=big", *PRICED, *within])
+    folder = tmp_path / "legal-0"
+    folder.mkdir()
+    teacher = Wordy(load_task("legal"), {s.id: s for s in pool})
+    with Ledger(folder / "ledger.sqlite", price=teacher.price) as ledger:
+        ask_all(teacher, ledger, requests_for(load_recipe([*SMALL]), pool))
+    found_here = tokens_of(recipe, pool, requests_for(recipe, pool), [folder / "ledger.sqlite"])
+    assert "expert" in found_here.answers_from, "answers to shorter questions say nothing"
+
+
 def test_sizes_come_from_files_or_names() -> None:
     assert size_of("Qwen/Qwen2.5-0.5B-Instruct") == 500_000_000
     assert size_of("HuggingFaceTB/SmolLM2-360M") == 360_000_000
