@@ -24,8 +24,8 @@ from bridge_edge.data.samples import ASSISTANT, Sample, write_jsonl
 from bridge_edge.data.thinking import asked, counter, names
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish, vote
-from bridge_edge.generate.filters import Entry, Row, sift, table
-from bridge_edge.generate.reader import Reader, read
+from bridge_edge.generate.filters import Entry, Reader, Row, sift, table
+from bridge_edge.generate.reader import read
 from bridge_edge.generate.writers import Setting, make_writer
 from bridge_edge.phases import Context, Metrics, checker
 from bridge_edge.progress import say, track
@@ -170,11 +170,7 @@ def keep_best(
         verdict = vote(drafts[sample.id], recipe.task.answers, sample.answer)
         best = verdict.candidates[0] if verdict.candidates else None
         entries.append(Entry(sample, verdict, len(drafts[sample.id]), best))
-    if reader is not None:
-        known = [entry for entry in entries if entry.best is not None]
-        for entry, logprob in zip(known, reader([entry.annotated() for entry in known]), strict=True):
-            entry.read = logprob
-    kept, rows = sift(entries, recipe.annotate, _checker(recipe))
+    kept, rows = sift(entries, recipe.annotate, _checker(recipe), reader)
     with (out / DECISIONS).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(e.record(), ensure_ascii=False, sort_keys=True) + "\n" for e in entries)
     for line in table(rows).splitlines():

@@ -64,6 +64,8 @@ class Entry:
         return {**line, **({"notes": self.notes} if self.notes else {})}
 
 
+Reader = Callable[[Sequence[Sample]], list[float]]
+"""What reads drafts: from annotated samples to a mean log-probability each (`reader.py`)."""
 Filter = Callable[[Sequence[Entry], AnnotateSpec], dict[int, str]]
 """From the entries that are left to the places of those to drop, each with the reason."""
 
@@ -125,6 +127,13 @@ def unsure(entries: Sequence[Entry], spec: AnnotateSpec) -> dict[int, str]:
                 told += f", {entries[i].read:.4f} by the second reader"
             found[i] = f"{told}, not among the surest of {answer!r}"
     return found
+
+
+def unsure_to_both(reader: Reader, entries: Sequence[Entry], spec: AnnotateSpec) -> dict[int, str]:
+    """As `unsure`, after a second reader has read what is left by then."""
+    for entry, logprob in zip(entries, reader([e.annotated() for e in entries]), strict=True):
+        entry.read = logprob
+    return unsure(entries, spec)
 
 
 def _by_sureness(entries: Sequence[Entry]) -> list[int]:
@@ -199,13 +208,17 @@ class Row:
 
 
 def sift(
-    entries: Sequence[Entry], spec: AnnotateSpec, wrong: Callable[[Entry], bool] | None = None
+    entries: Sequence[Entry],
+    spec: AnnotateSpec,
+    wrong: Callable[[Entry], bool] | None = None,
+    reader: Reader | None = None,
 ) -> tuple[list[Entry], list[Row]]:
     """Pass the entries through all filters, marking what is dropped; returns what is left, and a row for each filter.
 
     `wrong` tells an entry whose steps are wrong, by a domain's checker; it is counted, and filters with `spec.steps`.
+    `reader` has a say in which are surest.
     """
-    filters = list(FILTERS)
+    filters = [(n, partial(unsure_to_both, reader) if reader and f is unsure else f) for n, f in FILTERS]
     if spec.steps and wrong is not None:
         filters.insert(CHECKED, ("wrong_steps", partial(wrong_steps, wrong)))
     left, rows = list(entries), []

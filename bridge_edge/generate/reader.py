@@ -10,7 +10,7 @@ Not covered: reading several drafts of an item; the vote has chosen one by then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -23,9 +23,6 @@ from bridge_edge.train.hybrid import chosen
 from bridge_edge.train.losses import supervised_states
 from bridge_edge.train.models import load_model, load_tokenizer
 from bridge_edge.train.precision import use_bf16
-
-Reader = Callable[[Sequence[Sample]], list[float]]
-"""What reads drafts: from annotated samples to a mean log-probability each."""
 
 
 def read(
