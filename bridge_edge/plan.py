@@ -33,8 +33,9 @@ from bridge_edge.recipe_io import load_recipe
 from bridge_edge.rounds import OFTEN
 from bridge_edge.run import Run, all_runs, run_path, write_atomic
 from bridge_edge.selection import budget_queries, items_to_ask
+from bridge_edge.stage_key import stage_key
 from bridge_edge.stage_runner import KEY, find_equal
-from bridge_edge.stages import needed_for, stage_key
+from bridge_edge.stages import needed_for
 from bridge_edge.teacher.make import check_teacher
 from bridge_edge.train.signals import token_bytes
 

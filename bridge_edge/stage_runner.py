@@ -20,7 +20,8 @@ from bridge_edge.phases import Context, Metrics
 from bridge_edge.progress import say
 from bridge_edge.recipe import Recipe
 from bridge_edge.run import Run, all_runs, commit, digest_tree
-from bridge_edge.stages import Stage, needed_for, stage_key
+from bridge_edge.stage_key import stage_key
+from bridge_edge.stages import Stage, needed_for
 from bridge_edge.teacher.make import make_teacher
 
 KEY = "stage.json"

@@ -1,26 +1,21 @@
-"""The ordered stages and their keys.
+"""The ordered stages: what each reads of the recipe and of the stages before it.
 
-A stage's key is the SHA-256 of canonical JSON: its name, its code version, the slice of the recipe that it reads, and
-the digests of the outputs it reads. Equal keys mean equal work, so a finished stage of any run in the same folder is
-copied instead of done again (`stage_runner.py`), and a changed value reruns just what depends on it. A method that is
-switched on later adds stages of its own (`when`) behind those that are done.
+From that comes its key (`stage_key.py`). Equal keys mean equal work, so a finished stage of any run in the same folder
+is copied instead of done again (`stage_runner.py`), and a changed value reruns just what depends on it. A method that
+is switched on later adds stages of its own (`when`) behind those that are done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from bridge_edge import annotation, apprenticeship, phases, refining, selection, tutoring
 from bridge_edge.phases import Context, Metrics
-from bridge_edge.recipe import METHODS, NEUTRAL, Recipe, settings
+from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_methods import ReasoningSpec
-from bridge_edge.recipe_models import OWN_EMBEDDINGS
 from bridge_edge.rounds import expand, recipe_of
-from bridge_edge.run import canonical, digest_tree, sha256_file, sha256_text, source_digest
-from bridge_edge.train.models import locate
 
 DRAFTED = tuple(
     f"annotate.{name}"
@@ -36,8 +31,8 @@ class Stage:
     whose output it reads. A higher `version` makes former outputs of this stage stale.
 
     `also` names a stage that is read too where a part of the recipe is switched on, as (part, what the work calls it,
-    stage). A stage is there
-    `when` its recipe says so, and is needed only then. It may see a recipe that differs from the run's (`sees`).
+    stage). A stage is there `when` its recipe says so, and is needed only then. It may see a recipe that differs from
+    the run's (`sees`).
 
     Where selection goes in rounds there are several of a `kind` (see `rounds.py`): `places` maps what the work calls a
     stage to the one that it reads, and `part` says which round of how many this is."""
@@ -229,67 +224,6 @@ STAGES = (
         version=2,
     ),
 )
-
-
-def slice_of(recipe: Recipe, reads: Sequence[str]) -> dict[str, Any]:
-    """The values of the dotted names in `reads`, without methods that are off."""
-    whole = settings(recipe)
-    found: dict[str, Any] = {}
-    for dotted in reads:
-        if dotted.startswith("-"):  # read by another stage only, though it stands among values that this one reads
-            part, last = dotted[1:].split(".")
-            whole.get(part, {}).pop(last, None)  # a method that is off has no values
-            continue
-        if dotted in METHODS and dotted not in whole:
-            continue
-        value: Any = whole
-        *parts, last = dotted.split(".")
-        for part in parts:
-            value = value[part]
-        if last in value or dotted not in NEUTRAL:  # a neutral value is as good as none
-            found[dotted] = value[last]
-    return found
-
-
-def _base_digest(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
-    """Digests of models on disk: another base model under the same name is another input."""
-    digests = {}
-    for part, spec in (("ta", recipe.ta), ("student", recipe.student)):
-        where = Path(locate(spec.model))
-        if (part in reads or f"{part}.model" in reads) and where.is_dir():
-            digests[part] = digest_tree(where)
-    teacher = Path(recipe.teacher.model)
-    if "teacher" in reads and recipe.teacher.kind == "local" and teacher.exists():
-        digests["teacher"] = digest_tree(teacher)
-    named = recipe.select.embeddings
-    if "select.embeddings" in reads and named != OWN_EMBEDDINGS and Path(named).is_dir():
-        digests["select.embeddings"] = digest_tree(Path(named))
-    return digests
-
-
-def _file_digests(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
-    """Digests of the user's own files, and of a domain's code: the same name with other content is another input."""
-    files = {"data": (recipe.data.path, recipe.data.test_path), "teacher": (recipe.teacher.path,)}
-    named = [path for part, paths in files.items() if part in reads for path in paths if path]
-    found = {path: sha256_file(Path(path)) for path in named if Path(path).is_file()}
-    by_code = "data" in reads or ("teacher" in reads and recipe.teacher.kind == "expert")
-    return {**found, "domain": source_digest(recipe)} if by_code else found
-
-
-def stage_key(stage: Stage, recipe: Recipe, outputs: dict[str, str]) -> str:
-    """Key of `stage` for `recipe`, given the digests of the outputs it reads."""
-    recipe, places = stage.seen(recipe), stage.places or [(name, name) for name in stage.needs]
-    read = slice_of(recipe, stage.reads)
-    places = [*places, *((place, name) for part, place, name in stage.also if part in read)]
-    parts = {
-        "stage": stage.kind or stage.name,
-        "version": stage.version,
-        "recipe": read,
-        "inputs": {place: outputs[name] for place, name in places},
-        "bases": _base_digest(recipe, stage.reads),
-        "files": _file_digests(recipe, stage.reads),
-    }
-    return sha256_text(canonical(parts))
 
 
 def instead(stage: Stage, old: str, new: str) -> Stage:

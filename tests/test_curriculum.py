@@ -16,7 +16,8 @@ from bridge_edge.data.samples import Sample, write_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.phases import Context, rehearse
 from bridge_edge.recipe_io import load_recipe
-from bridge_edge.stages import STAGES, needed_for, stage_key
+from bridge_edge.stage_key import stage_key
+from bridge_edge.stages import STAGES, needed_for
 from bridge_edge.train.batches import ANSWER, RATIONALE, Encoded
 from bridge_edge.train.loop import Plan, step_plan
 from bridge_edge.tutoring import tutor

@@ -20,7 +20,8 @@ from bridge_edge.plan import plan
 from bridge_edge.plan_report import plan_text
 from bridge_edge.recipe import settings
 from bridge_edge.recipe_io import load_recipe
-from bridge_edge.stages import STAGES, needed_for, stage_key
+from bridge_edge.stage_key import stage_key
+from bridge_edge.stages import STAGES, needed_for
 from bridge_edge.train.models import load_model, load_tokenizer
 from bridge_edge.tutoring import tutor
 from tests import tiny

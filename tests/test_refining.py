@@ -13,7 +13,8 @@ from bridge_edge.distill import distill
 from bridge_edge.errors import UserError
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.run import Run, run_path
-from bridge_edge.stages import needed_for, stage_key
+from bridge_edge.stage_key import stage_key
+from bridge_edge.stages import needed_for
 from tests import colours
 
 ON = ("recipe=legal", "refine.items=100")

@@ -22,7 +22,8 @@ from bridge_edge.phases import Context
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.reinforce import Aim, Grpo, Reward, advantages, chosen, fidelity, grpo_losses, questions
 from bridge_edge.rollouts import Rollouts
-from bridge_edge.stages import STAGES, needed_for, stage_key, unreinforced
+from bridge_edge.stage_key import stage_key
+from bridge_edge.stages import STAGES, needed_for, unreinforced
 from bridge_edge.train.batches import RATIONALE, collate, key_of
 from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.losses import supervised_states

@@ -23,7 +23,8 @@ from bridge_edge.recipe_io import load_recipe
 from bridge_edge.rounds import OFTEN, expand, recipe_of
 from bridge_edge.run import Run, run_path
 from bridge_edge.select.strategies import STRATEGIES, Candidates, choose
-from bridge_edge.stages import STAGES, needed_for, stage_key
+from bridge_edge.stage_key import stage_key
+from bridge_edge.stages import STAGES, needed_for
 from tests import colours
 
 

@@ -17,7 +17,8 @@ from bridge_edge.errors import UserError
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, latest, run_path, write_atomic
-from bridge_edge.stages import STAGES, needed_for, stage_key
+from bridge_edge.stage_key import stage_key
+from bridge_edge.stages import STAGES, needed_for
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from bridge_edge.phases import Context
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.run import Run
+from bridge_edge.stage_key import slice_of, stage_key
 from bridge_edge.stage_runner import KEY, run_stages
-from bridge_edge.stages import STAGES, Stage, needed_for, slice_of, stage_key
+from bridge_edge.stages import STAGES, Stage, needed_for
 
 OUTPUTS = {stage.name: stage.name for stage in STAGES}
 BUDGETS = ("reasoning.budgets=[16,32]",)
