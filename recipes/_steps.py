@@ -129,11 +129,12 @@ class FormulaTask:
 
     def briefs(self, sample: Sample, rng: random.Random) -> list[str]:
         """The steps and the comparison; without the figures that are looked up; without the way from a sum's first to
-        its last part; the last ones of these; the comparison with what follows from it; the comparison alone."""
+        its last part, and findings that earn no points; the last ones of these; the comparison with what follows from
+        it; the comparison alone."""
         work = self.work(sample)
         steps, (plain, *_, verdict) = min(work.steps, key=len), work.endings()
         sums = [part for part in SENTENCE.split(steps) if "=" in part or part.startswith("Total")]
-        ends = [CHAIN.sub("=", part) for part in sums]
+        ends = [_counting(CHAIN.sub("=", part)) for part in sums]
         parts = ([steps], sums, ends, *(ends[-k:] for k in (3, 2, 1)))
         return [*dict.fromkeys(" ".join([*part, plain]).strip() for part in parts), verdict, plain]
 
@@ -144,6 +145,12 @@ class FormulaTask:
         right = normal(answer) == normal(truth)
         problem = _fault(rationale, work, sample)
         return Check(right, not problem, problem or ("" if right else f"the answer is {truth}, not {answer.strip()!r}"))
+
+
+def _counting(step: str) -> str:
+    """A step without the parts of an enumeration that count nothing."""
+    told = step.rstrip(".").split(", ")
+    return f"{', '.join(part for part in told if '=' in part)}." if len(told) > 1 else step
 
 
 def _fault(rationale: str, work: Work, sample: Sample) -> str:
