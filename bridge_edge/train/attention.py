@@ -1,9 +1,9 @@
-"""Causal attention for short rows on a CPU.
+"""Causal attention for short rows on a CPU that multiplies in bfloat16.
 
 torch's fused CPU kernel is slow in bfloat16 (its backward took 45 % of a training step on an AVX512-BF16 machine at
 about 100 tokens a row). Two plain matrix products and a softmax are about twice as fast end to end there, at the price
-of materialising (B, heads, T, T); longer rows go to torch's kernel. Grouped heads are folded into rows, so keys
-and values are never repeated.
+of materialising (B, heads, T, T). Grouped heads are folded into rows, so keys and values are never repeated. Longer
+rows, and float32, in which torch's kernel is the faster one (`python -m bridge_edge.benchmarks.attention`), go to it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 LONGEST = 512
+PLAIN = (torch.bfloat16,)  # the types for which two products are the faster way
 NAME = "bridge_edge_causal"
 
 
@@ -33,7 +34,7 @@ def causal_attention(
     batch, heads, length, width = query.shape
     groups, seen = key.shape[1], key.shape[2]
     scale = width**-0.5 if scaling is None else scaling
-    if length > LONGEST:
+    if length > LONGEST or query.dtype not in PLAIN:
         if attention_mask is None and seen != length:  # torch's own causal mask is aligned to the first key
             attention_mask = torch.ones(length, seen, dtype=torch.bool, device=query.device).tril(seen - length)
         out = F.scaled_dot_product_attention(

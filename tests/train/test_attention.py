@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from bridge_edge.benchmarks.attention import main as benchmark
 from bridge_edge.train import attention
 from bridge_edge.train.attention import NAME, causal_attention, use_fast_attention
 from tests import tiny
@@ -37,6 +40,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 def branch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both branches: our own products, and torch's kernel for rows above LONGEST."""
     monkeypatch.setattr(attention, "LONGEST", request.param)
+    monkeypatch.setattr(attention, "PLAIN", (torch.float32,))
 
 
 @pytest.mark.usefixtures("branch")
@@ -86,7 +90,9 @@ def test_models_with_windows_are_left_alone(tmp_path: Path) -> None:
     assert model.config._attn_implementation == before != NAME
 
 
-def test_a_scale_of_its_own_is_honoured() -> None:
+@pytest.mark.parametrize("plain", [(), (torch.float32,)], ids=["torch", "ours"])
+def test_a_scale_of_its_own_is_honoured(plain: tuple[torch.dtype, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "PLAIN", plain)
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, heads, 7, 8) for heads in (4, 2, 2))
     found, _ = causal_attention(torch.nn.Identity(), q, k, v, None, scaling=0.5)
@@ -96,3 +102,28 @@ def test_a_scale_of_its_own_is_honoured() -> None:
                 scores = (k[row, head // 2, : t + 1] @ q[row, head, t]) * 0.5
                 wanted = scores.softmax(0) @ v[row, head // 2, : t + 1]
                 torch.testing.assert_close(found[row, t, head], wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_types_choose_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[torch.dtype] = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def noted(query: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
+        taken.append(query.dtype)
+        return kernel(query, *args, **more)
+
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", noted)
+    for dtype in (torch.float32, torch.bfloat16):
+        q, k, v = (torch.randn(1, heads, 5, 8, dtype=dtype) for heads in (4, 2, 2))
+        causal_attention(torch.nn.Identity(), q, k, v, None)
+    assert taken == [torch.float32]
+
+
+def test_the_benchmark_of_both_ways() -> None:
+    done = CliRunner().invoke(benchmark, ["--items", "4", "--pairs", "1", "--model", "embedded:student"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert found["tokens"]["ratio_median"] == pytest.approx(
+        found["tokens"]["kernel_per_s"] / found["tokens"]["products_per_s"], rel=0.02
+    )
+    assert found["precision"] in ("bf16", "fp32")
