@@ -43,7 +43,7 @@ class KdSpec(Spec):
         0.0, ge=0, le=1, description="soft: share of the batches that the student writes itself (GKD); 1: all of them"
     )
     on_policy_from: float = Field(
-        0.5, ge=0, le=1, description="share of the steps before that, in which it learns the data's texts"
+        0.5, ge=0, le=1, description="share of the steps before that, in which it learns the data's texts (hard labels)"
     )
 
     @field_validator("ab")
@@ -94,9 +94,10 @@ class KdSpec(Spec):
             names |= {"divergence", *DIVERGENCE_READS.get(self.divergence, ())}
         if self.kept:
             names.add("top_k")
-        if self.on_policy:
-            names |= {"on_policy", "on_policy_from"}
-        return self.model_dump(mode="json", include=names)
+        if not self.on_policy:
+            return self.model_dump(mode="json", include=names)
+        own = self.model_dump(mode="json", include=names | {"on_policy", "on_policy_from"})
+        return {**own, "before": "hard"}  # labels of the first steps; they were soft once, which was another student
 
 
 class GrpoSpec(Spec):

@@ -26,6 +26,7 @@ from bridge_edge.generate.engine import generate
 from bridge_edge.parallel import Map
 from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Batch, Encoded, collate, key_of
 from bridge_edge.train.hybrid import Taught
+from bridge_edge.train.losses import label_losses
 
 FINE = 1 << 40  # steps are told apart by their progress, as a whole number
 
@@ -97,7 +98,8 @@ class Rollouts:
 @dataclass(frozen=True)
 class OnPolicy:
     """Token losses under the TA, of which from `start` of the steps on a `share` of the batches is what the student
-    itself says (see `train.losses.TokenLosses`). Before, it learns to say anything of use."""
+    itself says (see `train.losses.TokenLosses`). Before, it learns the data's texts by hard labels, since on-policy
+    distillation begins with a student that has been fine-tuned (GKD, arXiv 2306.13649)."""
 
     taught: Taught
     rollouts: Rollouts
@@ -116,6 +118,8 @@ class OnPolicy:
         self.drawn.update(drawn_together(own, self.rollouts.rows, draw, run))
 
     def __call__(self, model: PreTrainedModel, batch: Batch, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+        if progress < self.start:
+            return label_losses(model, batch, progress)
         if self.own(batch, progress):
             found = [self.drawn.get(key_of(row.ids, row.segments)) for row in rows_of(batch)]
             known = [said for said in found if said is not None]

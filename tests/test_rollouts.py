@@ -15,6 +15,7 @@ from bridge_edge.rollouts import OnPolicy, Rollouts
 from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Batch, Encoded, collate
 from bridge_edge.train.hybrid import Mix, Taught
 from bridge_edge.train.loop import Plan, train
+from bridge_edge.train.losses import label_losses
 from bridge_edge.train.models import load_model
 from tests import tiny
 from tests.train.test_losses import rows as encoded_rows
@@ -118,6 +119,9 @@ def test_about_the_share_of_the_batches_is_the_students_own(losses: OnPolicy) ->
     assert [late.own(batch, progress) for progress in (0.0, 0.49, 0.5, 0.99)] == [False, False, True, True]
     taught = losses.taught(student_of(losses), batch, 0.5)[0]
     assert torch.equal(replace(losses, share=0.0)(student_of(losses), batch, 0.5)[0], taught)
+    plain = label_losses(student_of(losses), batch, 0.0)[0]
+    assert torch.equal(late(student_of(losses), batch, 0.49)[0], plain), "before, it is tuned on hard labels"
+    assert not torch.equal(replace(late, share=0.0)(student_of(losses), batch, 0.5)[0], plain)
 
 
 def student_of(losses: OnPolicy) -> PreTrainedModel:
