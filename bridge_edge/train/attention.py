@@ -16,7 +16,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 LONGEST = 512
-PLAIN = (torch.bfloat16,)  # the types for which two products are the faster way
+PLAIN: tuple[torch.dtype, ...] = (torch.bfloat16,)  # the types for which two products are the faster way
 NAME = "bridge_edge_causal"
 
 
