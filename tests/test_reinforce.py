@@ -191,15 +191,15 @@ def test_a_student_learns_what_is_rewarded_and_stays_nearer_with_a_weight_on_it(
         """The mean reward after these epochs, and the divergence of what is then said from the model before."""
         grpo, model = Even(*vars(losses_on(tmp_path, aims, kl, group=4)).values()), load_model(str(tmp_path))
         if epochs:
-            train(model, examples, replace(plan, losses=grpo), 0, lambda step, note: None)
-        batch = collate(examples[:6], 0)
+            train(model, examples, replace(plan, epochs=epochs, losses=grpo), 0, lambda step, note: None)
+        batch = collate(examples, 0)
         said = grpo.rollouts(model, batch, 1.0, 4)
         drawn = collate(said, 0)
         with torch.no_grad():
             gap = chosen(supervised_states(model, drawn)) - chosen(supervised_states(grpo.before, drawn))
         return float(grpo.rewards(batch, said).mean()), float(gap.mean())
 
-    before, free, held = reached(0.0, 0), reached(0.0, 1), reached(30.0, 1)
+    before, free, held = reached(0.0, 0), reached(0.0, 2), reached(30.0, 2)
     assert before[1] == 0
     assert free[0] > before[0] + 0.1
     assert held[1] < free[1] / 2

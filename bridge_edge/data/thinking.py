@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from bridge_edge.data.card import ANSWER, Card
+
+if TYPE_CHECKING:  # packed apps read this module too, and have no transformers
+    from transformers import PreTrainedTokenizerBase
 
 SIGNAL = "Think for maximum {budget} tokens."
 CARD_KEY = "think"
