@@ -86,8 +86,8 @@ def write_drafts(ctx: Context, samples: Sequence[Sample], out: Path, label: str)
 def shorten(ctx: Context, out: Path) -> Metrics:
     """Make rationales of set lengths from what was annotated (see `thinking.py`); budgeted.jsonl holds them."""
     kept, drafts = ctx.samples("annotate", "annotations"), _by_item(ctx.folder("draft") / RAW)
-    if ctx.recipe.reasoning.asked:
-        made, counts = rewritten(ctx, kept, drafts, out)
+    if briefs := briefs_of(ctx):
+        made, counts = rewritten(ctx, kept, drafts, briefs, out)
     else:
         made, counts = budgeted(kept, drafts, ctx.recipe, str(ctx.folder("apprentice")), ctx.device)
     if not made:
@@ -97,19 +97,20 @@ def shorten(ctx: Context, out: Path) -> Metrics:
             f"choose budgets near the length that the assistant writes (its longest draft has {longest} tokens)",
         )
     write_jsonl(out / FILE, made)
-    say("  " + "; ".join(f"at most {b} tokens: {counts[str(b)]} of {len(kept)}" for b in ctx.recipe.reasoning.budgets))
+    of = len({s.prompt for s in kept} | {s.prompt.rpartition("\n")[0] for s in made})  # the teacher's are not all kept
+    say("  " + "; ".join(f"at most {b} tokens: {counts[str(b)]} of {of}" for b in ctx.recipe.reasoning.budgets))
     by_budget = {str(b): counts.pop(str(b)) for b in ctx.recipe.reasoning.budgets}
     return {"made": len(made), **counts, "budgets": by_budget}
 
 
 def rewritten(
-    ctx: Context, kept: Sequence[Sample], drafts: dict[str, list[Draft]], out: Path
+    ctx: Context, kept: Sequence[Sample], drafts: dict[str, list[Draft]], briefs: Sequence[Sample], out: Path
 ) -> tuple[list[Sample], dict[str, Any]]:
     """As `budgeted`, by an assistant that has learnt from its teacher to write at each budget: the teacher's own
-    rationale where it has answered the item, a draft that fits, or what the assistant writes when it is told the
-    budget, if its answer is the same, its sums are true and it keeps to it."""
+    rationale (`briefs`) where it has answered the item, a draft that fits, or what the assistant writes when it is told
+    the budget, if its answer is the same, its sums are true and it keeps to it."""
     recipe, count = ctx.recipe, counter(load_tokenizer(str(ctx.folder("apprentice"))))
-    known = {s.prompt: s for s in briefs_of(ctx)}
+    known = {s.prompt: s for s in briefs}
     open_: list[tuple[Sample, int]] = []
     for sample in kept:
         for budget in recipe.reasoning.budgets:

@@ -7,7 +7,7 @@ nothing of either is sent again (see `teacher/reuse.py` for how they are counted
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from bridge_edge.budget import Ledger
 from bridge_edge.data.encode import encode_samples
 from bridge_edge.data.pool import make_card
 from bridge_edge.data.samples import TEACHER, Sample, write_jsonl
-from bridge_edge.data.thinking import asked, counter, fits, names
+from bridge_edge.data.thinking import asked, names
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import to_json
 from bridge_edge.phases import Context, Metrics, contradicts, fit, measure
@@ -31,7 +31,7 @@ from bridge_edge.teacher.ask import Outcome, ask_all, build_prompt
 from bridge_edge.teacher.base import Request, Teacher
 from bridge_edge.teacher.batch_api import BatchTeacher
 from bridge_edge.teacher.batch_run import ask_in_batches
-from bridge_edge.teacher.lengths import limits, split
+from bridge_edge.teacher.lengths import Shorter, at_budgets, split
 from bridge_edge.teacher.make import API, is_structured, open_teacher
 from bridge_edge.teacher.meter import EVERY_S, Meter
 from bridge_edge.teacher.reuse import keep, recall, shared_cache, take_over
@@ -44,10 +44,11 @@ BRIEFS = "briefs"
 
 def requests_for(recipe: Recipe, samples: Sequence[Sample]) -> list[Request]:
     """The requests for `samples`, in the order in which they are worth asking; all answers to an item together."""
-    card, spec, words = make_card(recipe), recipe.teacher, limits(recipe)
+    card, spec, shorter = make_card(recipe), recipe.teacher, at_budgets(recipe)
     found = []
     for sample in samples:
-        messages = build_prompt(card, sample, spec.style, spec.system, spec.prompt, words(sample.prompt))
+        words = shorter.words(sample.prompt) if shorter else None
+        messages = build_prompt(card, sample, spec.style, spec.system, spec.prompt, words)
         of_item = partial(Request.of, sample.id, messages, recipe.reply_tokens, spec.temperature)
         found += [of_item(sample=k) for k in range(spec.samples)]
     return found
@@ -133,14 +134,12 @@ def structured_metrics(recipe: Recipe, teacher: Teacher) -> dict[str, str]:
 
 
 def _at_each(recipe: Recipe, briefs: Sequence[Sample], taught: int) -> dict[str, int]:
-    """How many rationales the teacher wrote that keep to each budget; the run fails where there are none."""
+    """How many rationales the teacher wrote that keep to each budget. Where there are none the assistant's are cut, so
+    that what was paid still serves."""
     counts = {str(b): sum(names(s.prompt, b) for s in briefs) for b in recipe.reasoning.asked}
     say("  of the teacher " + "; ".join(f"at most {b} tokens: {n} of {taught}" for b, n in counts.items()))
     if not briefs:
-        raise UserError(
-            f"of the teacher's {taught} rationales none fits any of reasoning.budgets={list(recipe.reasoning.budgets)}",
-            "choose budgets near the length that it writes, or reasoning.compress=cut; what was paid is in the ledger",
-        )
+        say("  warning: none of them keeps to a budget, so the assistant's rationales will be cut")
     return counts
 
 
@@ -152,8 +151,8 @@ def _read_replies(
     taught: list[Sample] = []
     briefs: list[Sample] = []
     unparsed = contradicted = 0
-    budgets = recipe.reasoning.asked
-    count = counter(load_tokenizer(recipe.ta.model)) if budgets else len
+    at = at_budgets(recipe)
+    budgets = at.budgets if at else ()
     for sample in chosen:
         for reply in outcome.replies.get(sample.id, []):
             parsed = read_reply(reply.text, recipe.task.answers, is_structured(recipe.teacher), budgets)
@@ -164,11 +163,18 @@ def _read_replies(
             else:
                 whole, shorter = split(parsed.rationale, budgets)
                 taught.append(replace(sample, rationale=whole, answer=parsed.answer, provenance=TEACHER))
-                for budget in budgets:
-                    text = next((t for t in (shorter.get(budget), whole) if t and fits(count(t), budget)), None)
-                    if text is not None:
-                        briefs.append(replace(taught[-1], prompt=asked(sample.prompt, budget), rationale=text))
+                briefs += _briefs(at, taught[-1], shorter) if at else []
     return taught, briefs, {"usable": len(taught), "unparsed": unparsed, "contradicted_gold": contradicted}
+
+
+def _briefs(at: Shorter, sample: Sample, shorter: Mapping[int, str]) -> list[Sample]:
+    """An answer once more at each budget that its shorter rationale keeps to, or the whole one."""
+    found = []
+    for budget in at.budgets:
+        text = next((t for t in (shorter.get(budget), sample.rationale) if t and at.fits(t, budget)), None)
+        if text is not None:
+            found.append(replace(sample, prompt=asked(sample.prompt, budget), rationale=text))
+    return found
 
 
 def briefs_of(ctx: Context) -> list[Sample]:

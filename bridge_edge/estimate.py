@@ -27,7 +27,7 @@ from bridge_edge.prices import Price, to_usd
 from bridge_edge.recipe import Recipe
 from bridge_edge.teacher.base import Request, count_messages, quarter
 from bridge_edge.teacher.expert import explain
-from bridge_edge.teacher.lengths import at_budgets, limits
+from bridge_edge.teacher.lengths import at_budgets
 from bridge_edge.teacher.make import API, endpoint_of, price_of, token_counter
 from bridge_edge.teacher.openai_api import prompt_bound, utf8_bytes
 from bridge_edge.teacher.replay import ReplayTeacher
@@ -98,7 +98,7 @@ def _answers(
     recipe: Recipe, pool: Sequence[Sample], ledgers: Sequence[Path], count: Callable[[str], int]
 ) -> tuple[list[int], str, float | None]:
     """Lengths of answers, where they come from, and the usual seconds a call where that is known."""
-    spec, words, shorter = recipe.teacher, limits(recipe), at_budgets(recipe)
+    spec, shorter = recipe.teacher, at_budgets(recipe)
     if spec.kind in (*API, "local"):
         lengths, latencies = _earlier(recipe, ledgers)
         if len(lengths) >= ENOUGH:
@@ -114,8 +114,8 @@ def _answers(
         source = "the embedded expert's words for these items"
         return [count(text) for text in texts], source, 0.0 if spec.kind == "expert" else None
     more = 0  # of the shorter lines: a word may be a token and a half, and few lines are full
-    if recipe.reasoning.asked and chosen:
-        more = round(mean(sum(words(s.prompt).values()) for s in chosen))
+    if shorter and chosen:
+        more = round(mean(sum(shorter.words(s.prompt).values()) for s in chosen))
     written = [completion(s.rationale, s.answer) for s in chosen if s.rationale and s.answer]
     if len(written) >= ENOUGH:
         return [count(text) + more for text in written], "the rationales in the data", None

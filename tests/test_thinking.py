@@ -283,6 +283,18 @@ def test_an_assistant_that_was_taught_to_write_short_does_so_at_each_budget(
     assert (tmp_path / "shorten" / "raw.jsonl").read_text() == before, "what was written is not written again"
 
 
+def test_where_no_line_of_the_teacher_fits_what_was_paid_still_serves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["recipe=legal", "data.pool=40", "data.dev=8", "data.test=8", "budget.queries=6", "ta.epochs=1",
+             "warmup.epochs=1", "reasoning.compress=teacher", "reasoning.budgets=[4096]"]  # fmt: skip
+    run = Run(Path(distill(words, tmp_path, target="apprentice")["run"]))
+    stages = run.manifest["stages"]
+    assert stages["teach"]["metrics"]["briefs"] == {"4096": 0}
+    assert stages["apprentice"]["metrics"]["examples"] == stages["teach"]["metrics"]["usable"] == 6
+    assert "none of them keeps to a budget, so the assistant's rationales will be cut" in capsys.readouterr().err
+
+
 def test_the_teacher_and_its_assistant_learn_budgets_in_a_run(tmp_path: Path) -> None:
     words = ["recipe=legal", "data.pool=40", "data.dev=8", "data.test=8", "budget.queries=12", "ta.epochs=1",
              "warmup.epochs=1", "task.max_new_tokens=96", "reasoning.budgets=[32,128]"]  # fmt: skip

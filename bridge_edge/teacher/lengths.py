@@ -18,10 +18,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from bridge_edge.data.card import ANSWER
-from bridge_edge.data.thinking import AIM, counter
+from bridge_edge.data.thinking import AIM, counter, fits
 from bridge_edge.recipe import Recipe
 
 MARK = "Within {budget} tokens:"
@@ -32,13 +31,23 @@ _LINE = re.compile(r"^[ \t>*-]*Within (\d{1,5}) tokens:[ \t*]*(.*)$", re.MULTILI
 
 @dataclass(frozen=True)
 class Shorter:
-    """For a teacher that has the student's tokenizer at hand: the budgets, and how the student counts a rationale."""
+    """The budgets, and how the student counts a rationale."""
 
     budgets: tuple[int, ...]
     count: Callable[[str], int]
 
+    def words(self, question: str) -> dict[int, int]:
+        """The words of each budget, by what `count` makes of a question."""
+        each = max(1.0, self.count(question) / max(1, len(question.split())))
+        return {b: max(1, int(AIM * b / each)) for b in self.budgets}
+
+    def fits(self, text: str, budget: int) -> bool:
+        """Whether a rationale teaches this budget (see `data.thinking.fits`)."""
+        return fits(self.count(text), budget)
+
     def chosen(self, texts: Sequence[str]) -> dict[int, str]:
-        """The longest of `texts` that keeps to each budget, with room where one does; the longest budget first."""
+        """What a teacher that counts so says: of `texts` the longest that keeps to each budget, with room where one
+        does; the longest budget first."""
         sizes = {text: self.count(text) for text in texts}
         found = {}
         for budget in sorted(self.budgets, reverse=True):
@@ -54,19 +63,6 @@ def at_budgets(recipe: Recipe) -> Shorter | None:
 
     budgets = recipe.reasoning.asked
     return Shorter(budgets, counter(load_tokenizer(recipe.ta.model))) if budgets else None
-
-
-def limits(recipe: Recipe) -> Callable[[str], dict[int, int]]:
-    """Gives the words of each budget that the recipe's teacher is asked for with a question; none where it is asked for
-    none."""
-    known = at_budgets(recipe)
-    return partial(words_at, known.budgets, known.count) if known else lambda question: {}
-
-
-def words_at(budgets: Iterable[int], count: Callable[[str], int], question: str) -> dict[int, int]:
-    """The words of each budget, by what `count` makes of a question."""
-    each = max(1.0, count(question) / max(1, len(question.split())))
-    return {b: max(1, int(AIM * b / each)) for b in budgets}
 
 
 def wish(words: Words) -> str:

@@ -15,7 +15,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.prices import Price
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.teacher.ask import ask_all
-from bridge_edge.teacher.lengths import fields, join, limits, split, wish, words_at
+from bridge_edge.teacher.lengths import Shorter, at_budgets, fields, join, split, wish
 from bridge_edge.teacher.make import endpoint_of
 from bridge_edge.teacher.openai_api import OpenAITeacher
 from bridge_edge.teacher.prompt import build_prompt
@@ -30,10 +30,10 @@ def test_the_words_are_those_that_fill_a_budget_by_the_students_count() -> None:
     def letters(text: str) -> int:
         return len(text)
 
-    assert words_at((8, 80), letters, "four four") == {8: 1, 80: 15}, "4.5 letters a word; 15 % are left free"
-    assert words_at((2,), letters, "four four") == {2: 1}, "one word at least"
-    assert words_at((10,), lambda text: 1, "a b c d") == {10: 8}, "a word is a token at least"
-    assert words_at((10,), letters, "") == {10: 8}
+    assert Shorter((8, 80), letters).words("four four") == {8: 1, 80: 15}, "4.5 letters a word; 15 % are left free"
+    assert Shorter((2,), letters).words("four four") == {2: 1}, "one word at least"
+    assert Shorter((10,), lambda text: 1).words("a b c d") == {10: 8}, "a word is a token at least"
+    assert Shorter((10,), letters).words("") == {10: 8}
 
 
 def test_a_prompt_asks_for_each_length_and_for_nothing_where_there_is_none() -> None:
@@ -103,7 +103,9 @@ def test_a_real_request_names_the_lengths_and_leaves_room_for_them(tmp_path: Pat
         with Ledger(tmp_path / "l.sqlite", Caps(), teacher.price) as ledger:
             outcome = ask_all(teacher, ledger, requests_for(recipe, [sample]), 1)
     [body] = server.bodies
-    limit = limits(recipe)(sample.prompt)
+    shorter = at_budgets(recipe)
+    assert shorter is not None
+    limit = shorter.words(sample.prompt)
     assert sorted(limit) == [16, 64]
     assert f"of at most {limit[64]} words" in body["messages"][0]["content"]
     assert body["max_tokens"] == recipe.reply_tokens == recipe.teacher.max_tokens + 16 + 64 + 2 * 16
@@ -117,6 +119,6 @@ def test_lengths_that_mean_nothing_are_refused_and_off_is_as_if_they_were_not() 
     with pytest.raises(UserError, match=r"reasoning.compress=teacher needs reasoning.budgets"):
         load_recipe(["recipe=legal", "reasoning.compress=teacher"])
     cut = load_recipe(["recipe=legal", "reasoning.budgets=[16]"])
-    assert limits(cut)("Any question?") == {}
+    assert at_budgets(cut) is None
     assert cut.reply_tokens == cut.teacher.max_tokens
     assert "compress" not in cut.reasoning.meant()

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from bridge_edge.benchmarks.attention import main as benchmark
-from bridge_edge.train import attention
+from bridge_edge.train import attention, losses
 from bridge_edge.train.attention import NAME, causal_attention, use_fast_attention
 from tests import tiny
 
@@ -119,11 +119,19 @@ def test_the_types_choose_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert taken == [torch.float32]
 
 
-def test_the_benchmark_of_both_ways() -> None:
+def test_the_benchmark_times_both_ways_and_leaves_the_choice_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = attention.PLAIN, []
+    plain = losses.label_losses
+
+    def noted(*args: Any) -> Any:
+        seen.append(attention.PLAIN)
+        return plain(*args)
+
+    monkeypatch.setattr(losses, "label_losses", noted)
     done = CliRunner().invoke(benchmark, ["--items", "4", "--pairs", "1", "--model", "embedded:student"])
     assert done.exit_code == 0, done.output
+    assert set(seen) == {(), (torch.float32, torch.bfloat16)}
+    assert attention.PLAIN is before
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    assert found["tokens"]["ratio_median"] == pytest.approx(
-        found["tokens"]["kernel_per_s"] / found["tokens"]["products_per_s"], rel=0.02
-    )
-    assert found["precision"] in ("bf16", "fp32")
+    assert found["tokens"]["pairs"] == 1
+    assert 100 < found["length"] < 300
