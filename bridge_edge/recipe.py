@@ -73,6 +73,11 @@ class Recipe(Spec):
                 "teacher=expert answers generated items of a shipped domain only; for your own data set "
                 "teacher=openai (with teacher.base_url, teacher.model, teacher.price) or teacher=replay (teacher.path)"
             )
+        if self.data.skew and not self.generated:
+            raise ValueError(
+                f"data.skew={self.data.skew:g} draws the kinds of a shipped domain's items, and your own pool is as it "
+                "is; leave it out"
+            )
         if self.teacher.kind == "replay" and not self.teacher.path:
             raise ValueError("teacher=replay needs teacher.path, a JSONL of recorded rationales")
         if self.teacher.kind == "local" and self.teacher.model == "expert":
@@ -142,6 +147,7 @@ class Recipe(Spec):
 
 
 NEUTRAL: dict[str, Any] = {
+    "data.skew": 0.0,
     "select.rounds": 1,
     "select.probe": 1500,
     "warmup.kinds": [],

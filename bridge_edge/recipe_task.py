@@ -59,6 +59,9 @@ class DataSpec(Spec):
     columns: dict[str, str] = Field({}, description="column map: text, answer, rationale -> name in the file")
     labels: Literal["gold", "none"] = "gold"
     pool: int | None = Field(6000, ge=1, description="items in the pool; null takes all of a file")
+    skew: float = Field(
+        0.0, ge=0, le=3, description="generated pools: the k-th most frequent kind of items is 1 / k^skew as frequent"
+    )
     dev: int = Field(300, ge=1, description="items for the gate and for parity")
     test: int = Field(600, ge=1, description="items for the final accuracy")
     near_duplicate: float = Field(0.95, gt=0, le=1, description="token Jaccard from which a pool item is too close")

@@ -11,6 +11,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.recipe import Recipe
 
 BUDGETS = (16, 32, 64)  # of reasoning, where the recipe names none
+SKEW = 1.5  # of an uneven pool: with eight kinds half of the items are of one, and two in a hundred of the rarest
 SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 1.0)
 STRATEGIES = ("bridge", "greedy", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
 UNFILTERED = (
@@ -152,6 +153,24 @@ def rounds(recipe: Recipe) -> Experiment:
     return Experiment("rounds", question, tuple(arms), tuple(claims))
 
 
+def uneven(recipe: Recipe) -> Experiment:
+    """Selection where some kinds of items are rare in the pool and as frequent as the others in the test."""
+    if not recipe.generated:
+        raise UserError(
+            f"the pool of {recipe.name} is no domain's of ours, so its kinds are as frequent as they are",
+            "leave `uneven` out: on your own pool `budget-vs-random` and `rounds` tell the same",
+        )
+    pool = f"data.skew={recipe.data.skew or SKEW:g}"
+    ways = {"random": CHANCE, "selected": ("select.rounds=1",), "selected in two rounds": ("select.rounds=2",)}
+    arms, claims = [], []
+    for who, label in (("student", "student"), ("ta", "assistant")):
+        mine = [Arm(f"{way}, {label}", (pool, *words), who) for way, words in ways.items()]
+        arms += mine
+        claims += [Claim(f"{arm.name}: better than random", arm.name, mine[0].name) for arm in mine[1:]]
+    question = "Is a selected budget worth more than a random one where some kinds of items are rare?"
+    return Experiment("uneven", question, tuple(arms), tuple(claims))
+
+
 MIXTURES = {
     "static": (), "confidence": (), "confidence-label": (), "entropy": (), "power": (), "curriculum": (), "risk": (),
     "static, reverse KL": ("kd.divergence=reverse",), "static, Jensen-Shannon": ("kd.divergence=js",),
@@ -207,6 +226,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[Recipe], Experiment], str]] = {
     "ta": (assistants, "the assistant, one as small as the student, and none"),
     "shift": (shift, "a warm-up on half the kinds of items"),
     "rounds": (rounds, "the budget in 1, 2 and 4 rounds"),
+    "uneven": (uneven, "selected against random items, in one and two rounds, where some kinds are rare"),
     "labels": (mixed_labels, "hard labels, the assistant's distribution, mixtures per token (kd.mix), on-policy"),
     "thinking": (thinking, "budgets of reasoning: cut off, learnt, reinforced (RL), and RL done wrong"),
 }
@@ -214,7 +234,7 @@ FIRST = ("budget-vs-random", "alignment", "direct-vs-bridge")
 """The paper's three first experiments, run where none is named."""
 
 
-BY_ASSISTANT = ("budget-vs-random", "selection", "rounds", "shift")
+BY_ASSISTANT = ("budget-vs-random", "selection", "rounds", "shift", "uneven")
 """Those whose arms differ in what the assistant learns from."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +27,7 @@ from bridge_edge.recipe_task import DataSpec
 SHINGLE = 3
 WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+|[+*/<>=^%$]|(?<=[\d)] )-(?= [\d(])")
 POOL_SEED, DEV_SEED, TEST_SEED = 1, 2, 3
+FEW, DOUBLINGS = 2_000, 6  # draws that show every kind; how often twice as many are drawn
 
 
 def load_task(module: str) -> Task:
@@ -140,9 +141,45 @@ def _generated(recipe: Recipe) -> tuple[dict[str, list[Sample]], dict[str, Any]]
         ("dev", recipe.data.dev, DEV_SEED),
         ("test", recipe.data.test, TEST_SEED),
     )
-    return {name: task.generate(size, seed + offset) for name, size, offset in sizes}, {
-        "source": f"generator {task.name}"
-    }
+    splits = {name: task.generate(size, seed + offset) for name, size, offset in sizes if name != "pool"}
+    _, size, offset = sizes[0]
+    splits["pool"] = uneven(task, size, seed + offset, recipe.data.skew)
+    counts: dict[str, Any] = {"source": f"generator {task.name}"}
+    if recipe.data.skew:
+        counts["kinds"] = dict(Counter(s.kind for s in splits["pool"]).most_common())
+    return splits, counts
+
+
+def uneven(task: Task, count: int, seed: int, skew: float) -> list[Sample]:
+    """`count` samples of a domain; with a `skew` s the k-th most frequent kind is 1 / k^s as frequent as the first.
+
+    The order of the kinds is drawn by the seed. With s = 0 they come as the domain makes them. Raises UserError where
+    a domain has too few items of a kind.
+    """
+    if not skew:
+        return task.generate(count, seed)
+    sample = task.generate(min(count, FEW), seed)
+    kinds = sorted({s.kind for s in sample})
+    random.Random(seed).shuffle(kinds)
+    weights = [(k + 1) ** -skew for k in range(len(kinds))]
+    ends = [round(count * sum(weights[: k + 1]) / sum(weights)) for k in range(len(kinds))]
+    wanted = {kind: end - start for kind, start, end in zip(kinds, [0, *ends], ends, strict=False)}
+    drawn = count
+    for _ in range(DOUBLINGS):
+        drawn *= 2
+        left, found = Counter(wanted), []
+        for item in task.generate(drawn, seed):
+            if left[item.kind] > 0:
+                left[item.kind] -= 1
+                found.append(item)
+        if len(found) == count:
+            random.Random(seed).shuffle(found)
+            return found
+    short = next(kind for kind in kinds if left[kind] > 0)
+    raise UserError(
+        f"data.skew={skew:g} wants {wanted[short]} items of kind {short!r}, and {drawn} draws have too few",
+        "lower data.skew or data.pool",
+    )
 
 
 def read_hub(data: DataSpec) -> list[dict[str, Any]]:

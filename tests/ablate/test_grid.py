@@ -160,6 +160,16 @@ def test_shipped_recipes_have_kinds_to_shift_between() -> None:
         assert experiments(["shift"], load_recipe([f"recipe={name}", "data.pool=60"]))
 
 
+def test_an_uneven_pool_is_one_of_ours() -> None:
+    [found] = experiments(["uneven"], LEGAL)
+    assert {arm.words[0] for arm in found.arms} == {"data.skew=1.5"}
+    [own] = experiments(["uneven"], load_recipe(["recipe=legal", "data.skew=1"]))
+    assert {arm.words[0] for arm in own.arms} == {"data.skew=1"}
+    files = LEGAL.model_copy(update={"data": LEGAL.data.model_copy(update={"path": "mine.jsonl"})})
+    with pytest.raises(UserError, match="budget-vs-random"):
+        experiments(["uneven"], files)
+
+
 def test_shares_read_as_percent() -> None:
     assert [percent(s) for s in (0.01, 0.05, 1.0)] == ["1 %", "5 %", "100 %"]
     assert Arm("x").who == "student"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from bridge_edge.data.pool import build_splits, distinct, load_task, near_duplicates, shingles
+from bridge_edge.data.pool import build_splits, distinct, load_task, near_duplicates, shingles, uneven
 from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError
 from bridge_edge.recipe import Recipe
@@ -155,6 +156,44 @@ def test_generated_splits_share_nothing() -> None:
     assert not held & {s.id for s in splits["pool"]}
     assert counts["pool"] + counts["near_duplicates_dropped"] == 150
     assert build_splits(recipe)[0] == splits
+
+
+@pytest.mark.parametrize("name", ["legal", "medical", "finance"])
+def test_kinds_of_an_uneven_pool_fall_by_a_power_of_their_place(name: str) -> None:
+    task, count, skew = load_task(name), 900, 1.5
+    found = uneven(task, count, 7, skew)
+    kinds = len({s.kind for s in task.generate(2000, 7)})
+    whole = sum(k**-skew for k in range(1, kinds + 1))
+    sizes = [n for _, n in Counter(s.kind for s in found).most_common()]
+    assert len(sizes) == kinds
+    assert all(abs(n - count * k**-skew / whole) <= 1 for k, n in enumerate(sizes, 1))
+    assert len({s.id for s in found}) == count
+    assert [s.id for s in found] == [s.id for s in uneven(task, count, 7, skew)]
+    half = Counter(s.kind for s in found[: count // 2]).most_common(1)[0][1]
+    assert 0.35 < half / sizes[0] < 0.65, "the kinds lie mixed in the pool"
+    assert uneven(task, 40, 7, 0.0) == task.generate(40, 7)
+
+
+def test_an_uneven_pool_leaves_the_test_even_and_is_for_shipped_domains_alone(tmp_path: Path) -> None:
+    words = ["recipe=medical", "data.pool=400", "data.dev=40", "data.test=80"]
+    flat, _ = build_splits(load_recipe(words))
+    steep, counts = build_splits(load_recipe([*words, "data.skew=1.5"]))
+    assert steep["test"] == flat["test"]
+    assert steep["dev"] == flat["dev"]
+    assert max(counts["kinds"].values()) > 0.45 * 400 > 0.2 * 400 > max(Counter(s.kind for s in flat["pool"]).values())
+    with pytest.raises(UserError, match=r"data\.skew=1 .*leave it out"):
+        recipe_for(tmp_path, rows_of(20), "data.skew=1")
+
+
+def test_a_kind_that_a_domain_hardly_has_cannot_be_the_most_frequent() -> None:
+    class Lopsided:
+        name = "lopsided"
+
+        def generate(self, n: int, seed: int) -> list[Sample]:
+            return [Sample(f"{i}", "Yes", kind="rare" if i == 5 else "usual") for i in range(n)]
+
+    with pytest.raises(UserError, match=r"data\.skew=0\.1 wants \d+ items of kind 'rare'.*lower data\.skew"):
+        uneven(Lopsided(), 50, 1, 0.1)  # type: ignore[arg-type]
 
 
 def refused(recipe: Recipe) -> str:
