@@ -30,7 +30,7 @@ from bridge_edge.generate.writers import Setting, make_writer
 from bridge_edge.phases import Context, Metrics, checker
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
-from bridge_edge.thinking import FILE, budgeted, written
+from bridge_edge.thinking import FILE, budgeted, cut, written
 from bridge_edge.train.models import load_tokenizer
 
 CHUNK = 16  # times `batch_rows`: written, or lost with a kill, at once; long enough to keep all slots busy
@@ -108,10 +108,12 @@ def rewritten(
 ) -> tuple[list[Sample], dict[str, Any]]:
     """As `budgeted`, by an assistant that has learnt from its teacher to write at each budget: the teacher's own
     rationale (`briefs`) where it has answered the item, a draft that fits, or what the assistant writes when it is told
-    the budget, if its answer is the same, its sums are true and it keeps to it."""
-    recipe, count = ctx.recipe, counter(load_tokenizer(str(ctx.folder("apprentice"))))
+    the budget, if its answer is the same, its sums are true and it keeps to it; else its rationale cut, so that the
+    student sees every kind of question at every budget."""
+    recipe, folder = ctx.recipe, str(ctx.folder("apprentice"))
+    count = counter(load_tokenizer(folder))
     known = {s.prompt: s for s in briefs}
-    open_: list[tuple[Sample, int]] = []
+    open_: list[tuple[Sample, Sample, int]] = []
     for sample in kept:
         for budget in recipe.reasoning.budgets:
             named = replace(sample, prompt=asked(sample.prompt, budget), provenance=ASSISTANT)
@@ -120,16 +122,20 @@ def rewritten(
             if (own := written(sample, drafts.get(sample.id, ()), budget, recipe, count)) is not None:
                 known[named.prompt] = replace(named, rationale=own)
             elif 2 * count(sample.rationale or "") >= budget:  # else it has nothing to shorten
-                open_.append((replace(named, rationale=None), budget))
-    short = write_drafts(ctx, [sample for sample, _ in open_], out, "rationales within budgets")
-    told = 0
-    for sample, budget in open_:
-        if (text := written(sample, short[sample.id], budget, recipe, count)) is not None:
-            known[sample.prompt] = replace(sample, rationale=text)
-            told += 1
+                open_.append((replace(named, rationale=None), sample, budget))
+    short = write_drafts(ctx, [named for named, _, _ in open_], out, "rationales within budgets")
+    left: list[tuple[Sample, Sample, int]] = []
+    for named, sample, budget in open_:
+        if (text := written(named, short[named.id], budget, recipe, count)) is not None:
+            known[named.prompt] = replace(named, rationale=text)
+        else:
+            left.append((named, sample, budget))
+    texts = cut([(sample, budget) for _, sample, budget in left], recipe, folder, ctx.device)
+    known |= {n.prompt: replace(n, rationale=t) for (n, _, _), t in zip(left, texts, strict=True) if t is not None}
     made = list(known.values())
     counts = {str(b): sum(names(s.prompt, b) for s in made) for b in recipe.reasoning.budgets}
-    return made, {**counts, "told": told, "asked": len(open_)}
+    by_cut = sum(text is not None for text in texts)
+    return made, {**counts, "told": len(open_) - len(left), "asked": len(open_), "cut": by_cut}
 
 
 def _by_item(path: Path) -> dict[str, list[Draft]]:

@@ -91,7 +91,7 @@ SHORTEN = Stage(
     annotation.shorten,
     ("reasoning", "-reasoning.rl", "-reasoning.grpo", "task.answers", "ta.precision"),
     ("apprentice", "draft", "annotate"),
-    version=2,
+    version=3,
 )
 
 TUTOR = Stage(

@@ -65,30 +65,40 @@ def budgeted(
     samples: Sequence[Sample], drafts: Mapping[str, Sequence[Draft]], recipe: Recipe, folder: str, device: str
 ) -> tuple[list[Sample], dict[str, Any]]:
     """Samples whose prompts name a budget and whose rationales keep to it, and how they came about."""
+    count = counter(load_tokenizer(folder))
+    pairs = [(sample, budget) for sample in samples for budget in recipe.reasoning.budgets]
+    found: dict[int, str] = {}
+    for i, (sample, budget) in enumerate(pairs):
+        own = written(sample, drafts.get(sample.id, ()), budget, recipe, count)
+        if own is not None:
+            found[i] = own
+    rest = [i for i in range(len(pairs)) if i not in found]
+    short = cut([pairs[i] for i in rest], recipe, folder, device)
+    found |= {i: text for i, text in zip(rest, short, strict=True) if text is not None}
+    made = [
+        replace(pairs[i][0], prompt=asked(pairs[i][0].prompt, pairs[i][1]), rationale=text, provenance=ASSISTANT)
+        for i, text in sorted(found.items())
+    ]
+    by_budget = {str(b): sum(pairs[i][1] == b for i in found) for b in recipe.reasoning.budgets}
+    return made, {**by_budget, "cut": sum(text is not None for text in short)}
+
+
+def cut(pairs: Sequence[tuple[Sample, int]], recipe: Recipe, folder: str, device: str) -> list[str | None]:
+    """The rationale of each sample cut to its budget: the first cut behind which the assistant finds the sample's
+    answer the most probable; None where there is none."""
     tokenizer, model = load_tokenizer(folder), load_model(folder, device).eval()
     count = counter(tokenizer)
-    found: dict[tuple[int, int], str] = {}
-    cuts: list[tuple[int, int, str]] = []
-    for i, sample in enumerate(samples):
-        for budget in recipe.reasoning.budgets:
-            own = written(sample, drafts.get(sample.id, ()), budget, recipe, count)
-            if own is not None:
-                found[i, budget] = own
-            else:
-                cuts += [(i, budget, text) for text in islice(shorter(sample.rationale or "", budget, count), TRIES)]
-    whole = len(found)
-    judged = carried(
-        model, tokenizer, [(samples[i].prompt, text, samples[i].answer or "") for i, _, text in cuts], recipe
-    )
-    for (i, budget, text), right in zip(cuts, judged, strict=True):
-        if right:
-            found.setdefault((i, budget), text)
-    made = [
-        replace(samples[i], prompt=asked(samples[i].prompt, b), rationale=text, provenance=ASSISTANT)
-        for (i, b), text in sorted(found.items())
+    cuts = [
+        (i, text)
+        for i, (sample, budget) in enumerate(pairs)
+        for text in islice(shorter(sample.rationale or "", budget, count), TRIES)
     ]
-    by_budget = {str(b): sum(place[1] == b for place in found) for b in recipe.reasoning.budgets}
-    return made, {**by_budget, "cut": len(found) - whole}
+    triples = [(pairs[i][0].prompt, text, pairs[i][0].answer or "") for i, text in cuts]
+    found: dict[int, str] = {}
+    for (i, text), right in zip(cuts, carried(model, tokenizer, triples, recipe), strict=True):
+        if right:
+            found.setdefault(i, text)
+    return [found.get(i) for i in range(len(pairs))]
 
 
 def carried(

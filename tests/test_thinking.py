@@ -276,11 +276,20 @@ def test_an_assistant_that_was_taught_to_write_short_does_so_at_each_budget(
     assert {prompt: s.rationale for prompt, s in made.items()} == wanted
     assert [made[p].provenance for p in (told.prompt, asked(POOL[4].prompt, 8))] == ["teacher", "ta"]
     assert metrics["budgets"] == {"8": 7, "32": 8, "128": 0}, "nothing is longer than what it is to shorten"
-    assert (metrics["asked"], metrics["told"], metrics["made"]) == (14, 13, 15)
+    assert (metrics["asked"], metrics["told"], metrics["cut"], metrics["made"]) == (14, 13, 0, 15)
     assert "at most 8 tokens: 7 of 8" in capsys.readouterr().err
     before = (tmp_path / "shorten" / "raw.jsonl").read_text()
     shorten(ctx, tmp_path / "shorten")
     assert (tmp_path / "shorten" / "raw.jsonl").read_text() == before, "what was written is not written again"
+    beyond = replace(POOL[5], prompt=asked(POOL[5].prompt, 8))
+    rows = [json.loads(line) for line in before.splitlines()]
+    rows = [row | ({"text": f"{LONG}\nAnswer: {beyond.answer}"} if row["id"] == beyond.id else {}) for row in rows]
+    (tmp_path / "shorten" / "raw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metrics = shorten(ctx, tmp_path / "shorten")
+    made = {s.prompt: s.rationale for s in read_jsonl(tmp_path / "shorten" / FILE)}
+    assert made == wanted | {beyond.prompt: made[beyond.prompt]}
+    assert made[beyond.prompt] in (FIRST, THEN, LAST), "what was written is too long there, so its rationale is cut"
+    assert (metrics["asked"], metrics["told"], metrics["cut"], metrics["made"]) == (14, 12, 1, 15)
 
 
 def test_where_no_line_of_the_teacher_fits_what_was_paid_still_serves(
