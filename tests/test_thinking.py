@@ -286,9 +286,9 @@ def test_an_assistant_that_was_taught_to_write_short_does_so_at_each_budget(
     rows = [row | ({"text": f"{LONG}\nAnswer: {beyond.answer}"} if row["id"] == beyond.id else {}) for row in rows]
     (tmp_path / "shorten" / "raw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     metrics = shorten(ctx, tmp_path / "shorten")
-    made = {s.prompt: s.rationale for s in read_jsonl(tmp_path / "shorten" / FILE)}
-    assert made == wanted | {beyond.prompt: made[beyond.prompt]}
-    assert made[beyond.prompt] in (FIRST, THEN, LAST), "what was written is too long there, so its rationale is cut"
+    again = {s.prompt: s.rationale for s in read_jsonl(tmp_path / "shorten" / FILE)}
+    assert again == wanted | {beyond.prompt: again[beyond.prompt]}
+    assert again[beyond.prompt] in (FIRST, THEN, LAST), "what was written is too long there, so its rationale is cut"
     assert (metrics["asked"], metrics["told"], metrics["cut"], metrics["made"]) == (14, 12, 1, 15)
 
 
