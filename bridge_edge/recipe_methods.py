@@ -138,4 +138,7 @@ class ReasoningSpec(Spec):
     def meant(self) -> dict[str, Any]:
         """The values that shape the student; none where the method is off."""
         names = {"budgets", *(("compress",) if self.asked else ()), *(("rl", "grpo") if self.rl else ())}
-        return self.model_dump(mode="json", include=names) if self.budgets or self.rl else {}
+        found = self.model_dump(mode="json", include=names) if self.budgets or self.rl else {}
+        if self.rl:  # it kept the last one once, which was another student
+            found["grpo"]["keeps"] = "best"
+        return found

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 
 import numpy as np
@@ -33,9 +33,10 @@ from bridge_edge.data.card import normal, parse
 from bridge_edge.data.encode import prompt_ids
 from bridge_edge.data.samples import Sample
 from bridge_edge.data.thinking import asked, thought
+from bridge_edge.generate.engine import generate
 from bridge_edge.parallel import Map
 from bridge_edge.rollouts import Rollouts, drawn_together, rows_of
-from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Batch, Encoded, bucket, collate, key_of
+from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Batch, Encoded, collate, key_of
 from bridge_edge.train.hybrid import chosen
 from bridge_edge.train.losses import supervised_states
 
@@ -155,13 +156,13 @@ class Grpo:
         losses = grpo_losses(chosen(states), before, weights.to(model.device)[states.rows], self.kl)
         return losses, torch.full_like(states.segments, RATIONALE)
 
-    def mean_reward(self, model: PreTrainedModel, examples: Sequence[Encoded], tokens: int) -> float:
-        """What a model's own answers to these questions are worth, one each; `tokens` bound a batch of questions."""
-        found = []
-        for places in bucket([len(row) for row in examples], tokens, range(len(examples))):
-            batch = collate([examples[i] for i in places], 0)
-            found.append(replace(self, group=1).rewards(batch, self.rollouts(model, batch, 1.0)))
-        return float(torch.cat(found).mean())
+    def worth(self, model: PreTrainedModel, examples: Sequence[Encoded]) -> float:
+        """What a model's answers to these questions, one each at temperature 0, are worth in the mean."""
+        rows = self.rollouts
+        prompts = [row.ids[row.segments == PROMPT].tolist() for row in examples]
+        aims = [self.reward.aims[key_of(row.ids, row.segments)] for row in examples]
+        said = generate(model, prompts, rows.bound, frozenset([rows.end]), rows.rows, rows.precision)
+        return float(np.mean([self.reward(np.array(row.ids, np.int32), aims[row.index]) for row in said]))
 
     def rewards(self, batch: Batch, said: Sequence[Encoded]) -> torch.Tensor:
         """R of the answers (questions, group)."""

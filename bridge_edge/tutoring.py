@@ -22,11 +22,11 @@ from bridge_edge.data.pool import make_card
 from bridge_edge.data.samples import Sample
 from bridge_edge.data.thinking import names
 from bridge_edge.phases import Context, Metrics, fit, measure, student_suffix
-from bridge_edge.progress import say
+from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
 from bridge_edge.reinforce import Grpo, Reward, questions
 from bridge_edge.train.batches import RATIONALE, Encoded
-from bridge_edge.train.models import load_model, load_tokenizer
+from bridge_edge.train.models import load_model, load_tokenizer, save_model
 
 SFT = "sft"  # the stage whose student is reinforced
 LR_SHARE = 0.25  # of the tutoring's learning rate, for the reinforcement
@@ -90,7 +90,7 @@ def supervised(ctx: Context, out: Path, samples: list[Sample], budgeted: list[Sa
 
 
 def reinforced(ctx: Context, out: Path, source: str, samples: list[Sample], budgets: Sequence[int]) -> Metrics:
-    """The student of `source` after the reinforcement, and its mean reward on dev items before and after."""
+    """The student of `source` after the reinforcement, as far as that did good on dev items (see `best_of`)."""
     recipe, spec, tokenizer = ctx.recipe, ctx.recipe.reasoning.grpo, load_tokenizer(source)
     each = [*budgets, None]
     examples, aims = questions(tokenizer, samples, each, spec.items, recipe.seed)
@@ -103,11 +103,28 @@ def reinforced(ctx: Context, out: Path, source: str, samples: list[Sample], budg
     student = recipe.student.model_copy(update={"rehearsal": 0.0, "lr": lr, "epochs": 1})
     suffix = student_suffix(recipe)
     metrics = fit(ctx, out, source, student, examples, "reinforcement", suffix, lambda rows, plan: grpo, **changes)
-    if held:
-        models = {"before": grpo.before, "after": load_frozen(str(out), ctx.device)}
-        tokens = recipe.student.micro_tokens
-        metrics["reward"] = {name: round(grpo.mean_reward(m, held, tokens), 4) for name, m in models.items()}
-    return metrics
+    return metrics | (best_of(grpo, held, out, ctx.device) if held else {})
+
+
+def best_of(grpo: Grpo, held: Sequence[Encoded], out: Path, device: str) -> Metrics:
+    """Keep in `out`, of the student before, the one after and the one halfway between their weights, the one whose
+    answers to the dev questions are worth most, and say what each is worth; of equals the one farther on.
+
+    What lies between a model and the same trained further is often better than both (Wortsman et al., arXiv
+    2109.01903), and a reinforcement that did harm leaves the student as it was."""
+    after, half = (load_frozen(str(out), device) for _ in range(2))
+    for mean, old in zip(half.parameters(), grpo.before.parameters(), strict=True):
+        mean.data.lerp_(old.data, 0.5)
+    models = {"after": after, "half": half, "before": grpo.before}
+    worth: dict[str, float] = {}
+    with track("what the reinforcement is worth", len(models)) as advance:
+        for name, model in models.items():
+            worth[name] = grpo.worth(model, held)
+            advance(1, f"{worth[name]:.3f} {name}")
+    kept = max(worth, key=lambda name: worth[name])
+    if kept != "after":
+        save_model(models[kept], load_tokenizer(str(out)), out, None)
+    return {"reward": {name: round(worth[name], 4) for name in reversed(worth)}, "kept": kept}
 
 
 def load_frozen(folder: str, device: str) -> PreTrainedModel:

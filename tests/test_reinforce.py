@@ -24,10 +24,10 @@ from bridge_edge.reinforce import Aim, Grpo, Reward, advantages, chosen, fidelit
 from bridge_edge.rollouts import Rollouts
 from bridge_edge.stage_key import stage_key
 from bridge_edge.stages import STAGES, needed_for, unreinforced
-from bridge_edge.train.batches import RATIONALE, collate, key_of
+from bridge_edge.train.batches import PROMPT, RATIONALE, collate, key_of
 from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.losses import supervised_states
-from bridge_edge.train.models import load_model
+from bridge_edge.train.models import load_model, save_model
 from tests import tiny
 
 BUDGETS = (8, 16)
@@ -100,14 +100,57 @@ class Even(Grpo):
         return torch.tensor([float((row.ids[row.segments > 0] % 2 == 0).mean()) for row in said]).view(-1, self.group)
 
 
-def test_the_mean_reward_is_that_of_each_answer(tmp_path: Path) -> None:
+class EvenlyPaid(Reward):
+    """Pays for tokens with even ids, and twice where a budget is named."""
+
+    def __call__(self, said: np.ndarray, aim: Aim) -> float:
+        return float((said % 2 == 0).mean()) * (2 if aim.budget else 1)
+
+
+def test_a_model_is_worth_the_reward_of_its_greedy_answers(tmp_path: Path) -> None:
     tiny.checkpoint(tmp_path, "qwen2", tok=TOKENIZER)
     examples, aims = questions(TOKENIZER, POOL, BUDGETS, 5, seed=0)
-    grpo = Even(*vars(losses_on(tmp_path, aims, 0.0)).values())
-    batches = [collate([examples[i]], 0) for i in sorted(range(5), key=lambda i: len(examples[i]))]
-    each = [float((row.ids[row.segments > 0] % 2 == 0).mean()) for batch in batches
-            for row in grpo.rollouts(grpo.before, batch, 1.0)]  # fmt: skip
-    assert grpo.mean_reward(grpo.before, examples, 1) == pytest.approx(mean(each))  # a batch each, as here
+    grpo = replace(losses_on(tmp_path, aims, 0.0), reward=EvenlyPaid(TOKENIZER, aims, ("yes", "no")))
+    model: Any = grpo.before
+    each = []
+    for row in examples:
+        prompt = torch.tensor(row.ids[row.segments == PROMPT][None].astype(np.int64))
+        said = model.generate(prompt, do_sample=False, max_new_tokens=6)[0, prompt.shape[1] :].numpy()
+        each.append(grpo.reward(said[said != TOKENIZER.eos_token_id], aims[key_of(row.ids, row.segments)]))
+    assert grpo.worth(model, examples) == pytest.approx(mean(each))
+
+
+@pytest.mark.parametrize("best", ["before", "half", "after"])
+def test_the_reinforcement_is_kept_as_far_as_it_did_good(
+    best: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {name: tmp_path / name for name in ("before", "after")}
+    tiny.checkpoint(places["before"], "qwen2", tok=TOKENIZER)
+    model = load_model(str(places["before"]))
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    save_model(model, TOKENIZER, places["after"], None)
+    old = dict(load_model(str(places["before"])).named_parameters())
+    new = dict(load_model(str(places["after"])).named_parameters())
+    grpo = losses_on(places["before"], {}, 0.0)
+    wanted: dict[str, Any] = {"before": old, "after": new, "half": {name: (old[name] + new[name]) / 2 for name in old}}
+    assert not any(torch.equal(old[name], new[name]) for name in old)
+
+    def worth(self: Grpo, model: Any, examples: Any) -> float:
+        """1 for the weights that are to be the best."""
+        return float(all(torch.allclose(p, wanted[best][name]) for name, p in model.named_parameters()))
+
+    monkeypatch.setattr(Grpo, "worth", worth)
+    found = tutoring.best_of(grpo, [], places["after"], "cpu")
+    assert found == {"reward": {name: float(name == best) for name in ("before", "half", "after")}, "kept": best}
+    for name, parameter in load_model(str(places["after"])).named_parameters():
+        assert torch.allclose(parameter, wanted[best][name])
+
+
+def test_of_equals_the_reinforced_one_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.checkpoint(tmp_path, "qwen2", tok=TOKENIZER)
+    monkeypatch.setattr(Grpo, "worth", lambda self, model, examples: 0.5)
+    assert tutoring.best_of(losses_on(tmp_path, {}, 0.0), [], tmp_path, "cpu")["kept"] == "after"
 
 
 def losses_on(folder: Path, aims: dict[bytes, Aim], kl: float, group: int = 8) -> Grpo:
@@ -236,7 +279,8 @@ def test_what_was_tutored_is_reinforced_and_stays_as_it_is(place: Path, tmp_path
     found = [tutoring.tutor(Context(recipe, place), folder(tmp_path / name)) for name in ("one", "two")]
     assert budgets_of(Card.load(tmp_path / "one")) == (8,)  # of 16 the student has seen no example
     assert found[0]["examples"] == 6
-    assert set(found[0]["reward"]) == {"before", "after"}
+    assert set(found[0]["reward"]) == {"before", "half", "after"}
+    assert found[0]["kept"] == "after"
     assert json.dumps(found[0]["curve"]) == json.dumps(found[1]["curve"])
     assert (place / tutoring.SFT / "model.safetensors").read_bytes() == before
     gap = distance(tmp_path / "one", place / tutoring.SFT)

@@ -200,16 +200,18 @@ def thinking(recipe: Recipe) -> Experiment:
         "no budgets, cut off": ("reasoning.rl=false", "reasoning.budgets=[]", "reasoning.compress=cut"),
         "budgets": (*learnt, "reasoning.rl=false"),
         "budgets, by the teacher": (*learnt, "reasoning.rl=false", "reasoning.compress=teacher"),
+        "budgets, by the teacher, then RL": (*rl, "reasoning.compress=teacher"),
         "budgets, then RL": rl,
         "RL, additive reward": (*rl, "reasoning.grpo.reward=additive"),
         "RL without SFT": (*rl, "reasoning.grpo.sft=false"),
     }
     arms = tuple(Arm(name, words, think=budgets) for name, words in each.items())
-    cut, sft, told, both, additive, alone = each
+    cut, sft, told, after, both, additive, alone = each
     claims = (
         Claim("budgets that were learnt are better than cutting off", sft, cut),
         Claim("a teacher that compresses is better than cuts", told, sft),
         Claim("RL is at least equal to the SFT before it", both, sft, equal=True),
+        Claim("RL is at least equal to the SFT before it, by the teacher", after, told, equal=True),
         Claim("a product of rewards is better than their sum", both, additive),
         Claim("RL needs the SFT before it", both, alone),
     )
