@@ -4,9 +4,9 @@
     python -m bridge_edge.benchmarks.kinds runs
 
 Kinds are ranked by how many items of the pool are of them (under each seed anew). For each arm: how many items of a
-rank were asked and what share of the test items of that rank is right, the mean over seeds. Two summaries: `even`,
-where every kind weighs as its test items do, and `as the pool`, where it weighs as it does in the pool; both beside the
-first arm, with 95 % intervals of a bootstrap over seeds and, within a seed and kind, over items. Last line: JSON.
+rank were asked and what share of the test items of that rank is right, the mean over seeds. Two summaries: the share of
+all test items, which `report.md` compares, and the share where kinds weigh `as the pool` has them; the latter beside
+the first arm, with a 95 % interval of a bootstrap over seeds and, within a seed and kind, over items. Last line: JSON.
 
 Not covered: grids over several pools, and kinds that no test item is of.
 """
@@ -23,12 +23,10 @@ from typing import Any
 import click
 import numpy as np
 
+from bridge_edge.ablate.bootstrap import DRAWS, Interval, interval, outcomes
 from bridge_edge.cli import quiet_environment
 from bridge_edge.errors import UserError
 from bridge_edge.plain import grid
-
-DRAWS = 10_000
-WEIGHTS = ("even", "as the pool")
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,15 @@ class Measured:
     asked: list[int]
     right: list[np.ndarray]
 
-    def weights(self, how: str) -> np.ndarray:
-        """What each rank weighs (ranks,), in all 1."""
-        sizes = np.array([len(hits) for hits in self.right], dtype=float)
-        found = sizes if how == WEIGHTS[0] else np.array(self.shares) * (sizes > 0)
+    @property
+    def weights(self) -> np.ndarray:
+        """The shares of the pool (ranks,) of those ranks that test items are of, in all 1."""
+        found = np.array(self.shares) * [len(hits) > 0 for hits in self.right]
         return found / found.sum()
 
-    def accuracy(self, how: str) -> float:
-        return float(self.weights(how) @ [hits.mean() if len(hits) else 0.0 for hits in self.right])
+    @property
+    def as_pool(self) -> float:
+        return float(self.weights @ [hits.mean() if len(hits) else 0.0 for hits in self.right])
 
 
 def read(runs: Path) -> list[Measured]:
@@ -80,21 +79,18 @@ def read(runs: Path) -> list[Measured]:
     return found
 
 
-def difference(pairs: Sequence[tuple[Measured, Measured]], how: str) -> tuple[float, float, float]:
-    """The mean difference of a and b over seeds and its 95 % interval, from paired outcomes."""
+def difference(pairs: Sequence[tuple[Measured, Measured]]) -> Interval:
+    """The mean difference of a and b over seeds, as the pool has the kinds, from paired outcomes."""
     rng = np.random.default_rng(0)
     which = rng.integers(len(pairs), size=(DRAWS, len(pairs)))
     drawn = np.zeros(which.shape)
     for seed, (a, b) in enumerate(pairs):
         mine = which == seed  # a seed that is drawn twice has its items drawn twice
-        for weight, x, y in zip(a.weights(how), a.right, b.right, strict=True):
+        for weight, x, y in zip(a.weights, a.right, b.right, strict=True):
             if len(x):
-                shares = [float((x - y == d).mean()) for d in (1, 0, -1)]
-                counts = rng.multinomial(len(x), shares, int(mine.sum()))
-                drawn[mine] += weight * (counts[:, 0] - counts[:, 2]) / len(x)
-    means = drawn.mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(np.mean([a.accuracy(how) - b.accuracy(how) for a, b in pairs])), float(low), float(high)
+                counts = rng.multinomial(len(x), np.array(outcomes(x.tolist(), y.tolist())) / len(x), int(mine.sum()))
+                drawn[mine] += weight * (counts[:, 1] - counts[:, 2]) / len(x)
+    return interval(float(np.mean([a.as_pool - b.as_pool for a, b in pairs])), drawn.mean(1))
 
 
 def table(cells: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -110,11 +106,11 @@ def table(cells: Sequence[Measured]) -> list[dict[str, Any]]:
         row["asked"] = np.mean([m.asked for m in mine], 0).round(1).tolist()
         row["right"] = [round(float(np.mean([h.mean() for h in hits if len(h)])), 4) if any(map(len, hits)) else None
                         for hits in zip(*(m.right for m in mine), strict=True)]  # fmt: skip
-        pairs = [(seeds[s], first[s]) for s in seeds if s in first]
-        for how in WEIGHTS:
-            row[how] = round(float(np.mean([m.accuracy(how) for m in mine])), 4)
-            beside = difference(pairs, how) if pairs and seeds is not first else None
-            row[f"{how}, points"] = None if beside is None else [round(100 * x, 1) for x in beside]
+        row["all"] = round(float(np.mean([np.concatenate(m.right).mean() for m in mine])), 4)
+        row["as the pool"] = round(float(np.mean([m.as_pool for m in mine])), 4)
+        pairs = [(seeds[s], first[s]) for s in seeds if s in first and seeds is not first]
+        beside = difference(pairs) if pairs else None
+        row["points"] = beside and [round(100 * x, 1) for x in (beside.mean, beside.low, beside.high)]
         found.append(row)
     return found
 

@@ -157,7 +157,7 @@ def uneven(recipe: Recipe) -> Experiment:
     """Selection where some kinds of items are rare in the pool and as frequent as the others in the test."""
     if not recipe.generated:
         raise UserError(
-            f"the pool of {recipe.name} is no domain's of ours, so its kinds are as frequent as they are",
+            f"the pool of {recipe.name} is your own data, whose kinds are as frequent as they are",
             "leave `uneven` out: on your own pool `budget-vs-random` and `rounds` tell the same",
         )
     pool = f"data.skew={recipe.data.skew or SKEW:g}"

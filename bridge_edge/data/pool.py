@@ -27,7 +27,7 @@ from bridge_edge.recipe_task import DataSpec
 SHINGLE = 3
 WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+|[+*/<>=^%$]|(?<=[\d)] )-(?= [\d(])")
 POOL_SEED, DEV_SEED, TEST_SEED = 1, 2, 3
-FEW, DOUBLINGS = 2_000, 6  # draws that show every kind; how often twice as many are drawn
+FEW, TRIES = 2_000, 3  # draws that show how frequent each kind is; how often twice as many are drawn
 
 
 def load_task(module: str) -> Task:
@@ -158,15 +158,14 @@ def uneven(task: Task, count: int, seed: int, skew: float) -> list[Sample]:
     """
     if not skew:
         return task.generate(count, seed)
-    sample = task.generate(min(count, FEW), seed)
-    kinds = sorted({s.kind for s in sample})
+    seen = Counter(s.kind for s in task.generate(FEW, seed))
+    kinds = sorted(seen)
     random.Random(seed).shuffle(kinds)
     weights = [(k + 1) ** -skew for k in range(len(kinds))]
     ends = [round(count * sum(weights[: k + 1]) / sum(weights)) for k in range(len(kinds))]
     wanted = {kind: end - start for kind, start, end in zip(kinds, [0, *ends], ends, strict=False)}
-    drawn = count
-    for _ in range(DOUBLINGS):
-        drawn *= 2
+    drawn = count + int(FEW * max(wanted[kind] / seen[kind] for kind in kinds))
+    for _ in range(TRIES):
         left, found = Counter(wanted), []
         for item in task.generate(drawn, seed):
             if left[item.kind] > 0:
@@ -175,9 +174,10 @@ def uneven(task: Task, count: int, seed: int, skew: float) -> list[Sample]:
         if len(found) == count:
             random.Random(seed).shuffle(found)
             return found
+        drawn *= 2
     short = next(kind for kind in kinds if left[kind] > 0)
     raise UserError(
-        f"data.skew={skew:g} wants {wanted[short]} items of kind {short!r}, and {drawn} draws have too few",
+        f"data.skew={skew:g} wants {wanted[short]} items of kind {short!r}, and {drawn // 2} draws have too few",
         "lower data.skew or data.pool",
     )
 

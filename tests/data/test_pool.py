@@ -14,6 +14,7 @@ from bridge_edge.data.samples import Sample
 from bridge_edge.errors import UserError
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
+from bridge_edge.recipes.legal.task import Diversity
 
 LONG = " ".join(f"Clause {i} says that party {i * 7 % 13} pays {i * 37} dollars on day {i}." for i in range(1, 21))
 
@@ -186,14 +187,12 @@ def test_an_uneven_pool_leaves_the_test_even_and_is_for_shipped_domains_alone(tm
 
 
 def test_a_kind_that_a_domain_hardly_has_cannot_be_the_most_frequent() -> None:
-    class Lopsided:
-        name = "lopsided"
-
+    class Lopsided(Diversity):
         def generate(self, n: int, seed: int) -> list[Sample]:
             return [Sample(f"{i}", "Yes", kind="rare" if i == 5 else "usual") for i in range(n)]
 
     with pytest.raises(UserError, match=r"data\.skew=0\.1 wants \d+ items of kind 'rare'.*lower data\.skew"):
-        uneven(Lopsided(), 50, 1, 0.1)  # type: ignore[arg-type]
+        uneven(Lopsided(), 50, 1, 0.1)
 
 
 def refused(recipe: Recipe) -> str:
