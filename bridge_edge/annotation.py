@@ -20,7 +20,7 @@ from typing import Any
 
 from bridge_edge.apprenticeship import briefs_of
 from bridge_edge.curriculum import DECISIONS
-from bridge_edge.data.samples import ASSISTANT, Sample, write_jsonl
+from bridge_edge.data.samples import ASSISTANT, STUDENT, Sample, write_jsonl
 from bridge_edge.data.thinking import asked, counter, names
 from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish, vote
@@ -39,20 +39,21 @@ LEDGER = "assistant.sqlite"  # calls to an assistant that is served elsewhere
 
 
 def draft(ctx: Context, out: Path) -> Metrics:
-    """Let the assistant write on the whole pool."""
+    """Let the assistant write on the whole pool; or the student, in the later turns of its tutoring (turns.py)."""
     drafts = write_drafts(ctx, ctx.samples("data", "pool"), out, "annotation")
     written = [one for some in drafts.values() for one in some]
     return {"drafts": len(written), "tokens": sum(one.tokens for one in written)}
 
 
 def annotate(ctx: Context, out: Path) -> Metrics:
-    """Keep of the assistant's drafts what the vote and the filters leave."""
+    """Keep of the drafts what the vote and the filters leave."""
     recipe, spec = ctx.recipe, ctx.recipe.student
     reader = None
     if recipe.annotate.read_again:
         folder, form, tokens = str(ctx.folder("reader")), recipe.tutor.format, spec.micro_tokens
         reader = partial(read, folder, form=form, tokens=tokens, device=ctx.device, precision=spec.precision)
-    return keep_best(recipe, ctx.samples("data", "pool"), _by_item(ctx.folder("draft") / RAW), out, reader)
+    by = STUDENT if recipe.turns.on else ASSISTANT  # the first of several turns sees a recipe of one
+    return keep_best(recipe, ctx.samples("data", "pool"), _by_item(ctx.folder("draft") / RAW), out, reader, by)
 
 
 def write_drafts(ctx: Context, samples: Sequence[Sample], out: Path, label: str) -> dict[str, list[Draft]]:
@@ -169,7 +170,12 @@ def _finished_batches(path: Path, batches: list[list[Sample]], samples: int = 1)
 
 
 def keep_best(
-    recipe: Recipe, pool: Sequence[Sample], drafts: dict[str, list[Draft]], out: Path, reader: Reader | None = None
+    recipe: Recipe,
+    pool: Sequence[Sample],
+    drafts: dict[str, list[Draft]],
+    out: Path,
+    reader: Reader | None = None,
+    by: str = ASSISTANT,
 ) -> Metrics:
     """Vote on each item's drafts, filter what came of it as the recipe asks, and count what each filter took."""
     entries = []
@@ -183,12 +189,12 @@ def keep_best(
     for line in table(rows).splitlines():
         say(f"  {line}")
     if not kept:
-        most = max(rows, key=lambda row: row.removed)
+        most, who = max(rows, key=lambda row: row.removed), "student" if by == STUDENT else "assistant"
         raise UserError(
-            f"no annotation of the assistant was usable ({most.removed} of {len(pool)} fell to {most.name!r})",
+            f"no annotation of the {who} was usable ({most.removed} of {len(pool)} fell to {most.name!r})",
             "raise the budget, train it longer with ta.epochs, or loosen the filters (annotate.*)",
         )
-    write_jsonl(out / ANNOTATIONS, [e.annotated() for e in kept])
+    write_jsonl(out / ANNOTATIONS, [e.annotated(by) for e in kept])
     return _metrics(recipe, entries, kept, rows, sum(d.tokens for some in drafts.values() for d in some))
 
 

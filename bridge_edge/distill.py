@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bridge_edge import turns
 from bridge_edge.errors import UserError, first_line
 from bridge_edge.generate.writers import check_engine
 from bridge_edge.mixing import check_shared
@@ -108,6 +109,7 @@ def summarise(run: Run, recipe: Recipe) -> dict[str, Any]:
         },
         "gate": {"accuracy": ta.get("dev", {}).get("accuracy"), "passed": ta.get("gate_passed")},
         "rounds": rounds_of(stages, recipe.select.rounds),
+        "turns": turns_of(stages, recipe.turns.count),
         "annotation": annotation_of(stages.get("annotate", {}).get("metrics", {})),
         "test": stages.get("evaluate", {}).get("metrics", {}),
         "seconds": {name: record.get("seconds") for name, record in stages.items()},
@@ -124,6 +126,12 @@ def rounds_of(stages: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
         teach, ta = (stages.get(name_in(name, k, rounds), {}).get("metrics", {}) for name in ("teach", "apprentice"))
         found.append({"queries": teach.get("queries"), "accuracy": ta.get("dev", {}).get("accuracy")})
     return found
+
+
+def turns_of(stages: dict[str, Any], count: int) -> list[int]:
+    """How many annotations were kept in each turn of the tutoring that has been; none for one turn."""
+    names = [turns.name_in("annotate", k, count) for k in range(1, count + 1)] if count > 1 else []
+    return [stages[name]["metrics"]["kept"] for name in names if name in stages]
 
 
 def annotation_of(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +160,9 @@ def summary_text(summary: dict[str, Any]) -> str:
     if notes := summary["annotation"]:
         taken = ", ".join(f"{row['name']} {row['removed']}" for row in notes.get("filters", ()) if row["removed"])
         lines.append(f"Annotated  {notes['kept']} of {notes['pool']} kept" + (f"; dropped: {taken}" if taken else ""))
+    if kept := summary["turns"]:
+        later = "".join(f", then {n} by the student" for n in kept[1:])
+        lines.append(f"Turns      {kept[0]} kept by the assistant{later}")
     for key, label in (("ta", "TA"), ("student", "Student"), ("baseline", "Baseline")):
         if key in test:
             low, high = test[key]["ci95"]

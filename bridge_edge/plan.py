@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge_edge import apprenticeship
+from bridge_edge import apprenticeship, rounds, turns
 from bridge_edge.budget import Ledger
 from bridge_edge.data.pool import build_splits
 from bridge_edge.data.samples import Sample, read_jsonl
@@ -30,7 +30,6 @@ from bridge_edge.mixing import check_shared, shared_rows
 from bridge_edge.phases import LONGEST_GENERAL
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_io import load_recipe
-from bridge_edge.rounds import OFTEN
 from bridge_edge.run import Run, all_runs, run_path, write_atomic
 from bridge_edge.selection import budget_queries, items_to_ask
 from bridge_edge.stage_key import stage_key
@@ -152,9 +151,11 @@ def _questions(
 
 
 def _disk(recipe: Recipe, pool: int, names: set[str]) -> int | None:
-    """Bytes to write at the most; each round before the last one leaves an assistant and its scores."""
-    rounds = range(1, recipe.select.rounds)
-    parts = [names, *({kind for kind in OFTEN if f"{kind}-{k}" in names} for k in rounds)]
+    """Bytes to write at the most; each round before the last one leaves an assistant and its scores, each turn of the
+    tutoring before the last one drafts and a student."""
+    often = {rounds.OFTEN: recipe.select.rounds, turns.OFTEN: recipe.turns.count}
+    parts = [names, *({kind for kind in kinds if f"{kind}-{k}" in names}
+                      for kinds, count in often.items() for k in range(1, count))]  # fmt: skip
     needed = [disk_needed(recipe, pool, part) for part in parts]
     return None if None in needed else sum(n or 0 for n in (*needed, _signals(recipe, pool, names)))
 

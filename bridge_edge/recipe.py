@@ -20,6 +20,7 @@ from bridge_edge.recipe_models import (
     ModelSpec,
     RefineSpec,
     SelectSpec,
+    TurnsSpec,
     TutorSpec,
     WarmupSpec,
 )
@@ -50,6 +51,7 @@ class Recipe(Spec):
     annotate: AnnotateSpec = AnnotateSpec()
     align: AlignSpec = AlignSpec()
     tutor: TutorSpec = TutorSpec()
+    turns: TurnsSpec = TurnsSpec()
     kd: KdSpec = KdSpec()
     reasoning: ReasoningSpec = ReasoningSpec()
     baseline: BaselineSpec = BaselineSpec()
@@ -121,15 +123,31 @@ class Recipe(Spec):
                 f"kd.mix={self.kd.mix} needs tutor.format=rationale_answer: the assistant has not learnt multitask's "
                 "two tasks, so its distribution there teaches nothing"
             )
-        if self.refine.on and self.data.labels == "none" and self.annotate.samples == 1:
+        own = {
+            f"refine.items={self.refine.items} trains the assistant": self.refine.on,
+            f"turns.count={self.turns.count} lets the student write": self.turns.on,
+        }
+        for what in (words for words, on in own.items() if on):
+            value = what.partition(" ")[0]
+            if self.data.labels == "none" and self.annotate.samples == 1:
+                raise ValueError(
+                    f"{value} needs labels, or drafts that can be put to a vote: with "
+                    "data.labels=none set annotate.samples=5 or leave it out"
+                )
+            if self.annotate.engine == "openai":
+                raise ValueError(
+                    f"{what} here, and annotate.engine=openai asks an assistant that is served elsewhere; choose "
+                    "another engine or leave it out"
+                )
+        if self.turns.on and self.tutor.format == "multitask":
             raise ValueError(
-                f"refine.items={self.refine.items} needs labels, or drafts that can be put to a vote: with "
-                "data.labels=none set annotate.samples=5 or leave it out"
+                f"turns.count={self.turns.count} needs tutor.format=rationale_answer: a student of multitask writes no "
+                "rationale before its answer, from which it could learn"
             )
-        if self.refine.on and self.annotate.engine == "openai":
+        if self.turns.on and self.reasoning.rl and not self.reasoning.grpo.sft:
             raise ValueError(
-                f"refine.items={self.refine.items} trains the assistant here, and annotate.engine=openai asks one that "
-                "is served elsewhere; choose another engine or leave it out"
+                f"turns.count={self.turns.count} is of the tutoring, which reasoning.grpo.sft=false leaves out; leave "
+                "one of them out"
             )
         if self.reasoning.budgets and (self.kd.on or self.tutor.format == "multitask"):
             raise ValueError(
@@ -167,7 +185,7 @@ NEUTRAL: dict[str, Any] = {
     "tutor.order": "shuffled",
 }
 """Keys that came after version 0.1.0, each with the value at which it changes nothing."""
-METHODS = ("kd", "reasoning", "refine")
+METHODS = ("kd", "reasoning", "refine", "turns")
 """Parts that say themselves which of their values are meant: none where the method is off."""
 
 

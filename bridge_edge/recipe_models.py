@@ -89,6 +89,23 @@ class RefineSpec(Spec):
         return self.model_dump(mode="json") if self.on else {}
 
 
+class TurnsSpec(Spec):
+    """Tutoring in turns: from the second on the student learns from what it writes itself (see turns.py)."""
+
+    count: int = Field(1, ge=1, le=8, description="turns of drafting, filtering and tutoring; 1: the assistant's alone")
+    epochs: float = Field(2, gt=0, description="passes of each later turn")
+    share: float = Field(0.5, gt=0, le=1, description="its learning rate, as a share of student.lr")
+    surest: float = Field(0.8, gt=0, le=1, description="least of annotate.surest in later turns")
+
+    @property
+    def on(self) -> bool:
+        return self.count > 1
+
+    def meant(self) -> dict[str, Any]:
+        """The values that shape the student; none where there is one turn."""
+        return self.model_dump(mode="json") if self.on else {}
+
+
 class AnnotateSpec(Spec):
     """Annotation of the pool by the assistant."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bridge_edge import annotation, apprenticeship, phases, refining, selection, tutoring
+from bridge_edge import annotation, apprenticeship, phases, refining, selection, turns, tutoring
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_methods import ReasoningSpec
@@ -34,8 +34,9 @@ class Stage:
     stage). A stage is there `when` its recipe says so, and is needed only then. It may see a recipe that differs from
     the run's (`sees`).
 
-    Where selection goes in rounds there are several of a `kind` (see `rounds.py`): `places` maps what the work calls a
-    stage to the one that it reads, and `part` says which round of how many this is."""
+    Where selection goes in rounds or tutoring in turns there are several of a `kind` (see `rounds.py`, `turns.py`):
+    `places` maps what the work calls a stage to the one that it reads, and `part` says which round of how many this
+    is."""
 
     name: str
     title: str
@@ -245,7 +246,7 @@ def needed_for(target: str | None, recipe: Recipe) -> list[Stage]:
     if "refine" in names:
         behind = [stage.name for stage in own].index("refine") + 1
         own[behind:] = [instead(stage, "apprentice", "refine") for stage in own[behind:]]
-    stages = expand(own, recipe.select.rounds)
+    stages = turns.expand(expand(own, recipe.select.rounds), recipe.turns.count, TUTOR)
     if target is None:
         return stages
     wanted = {target}

@@ -54,7 +54,8 @@ def tutor(ctx: Context, out: Path) -> Metrics:
         metrics["dev_parse_failures"] = round(scores.parse_failure_rate, 4)
         if note := alignment_note(scores.parse_failure_rate):
             say(f"  warning: {note}")
-    return metrics | {"from_teacher": from_teacher, "from_ta": len(samples) - from_teacher}
+    writer = "student" if recipe.turns.on else "ta"
+    return metrics | {"from_teacher": from_teacher, f"from_{writer}": len(samples) - from_teacher}
 
 
 def lessons(ctx: Context) -> tuple[list[Sample], int]:

@@ -357,7 +357,8 @@ def test_the_stage_in_llama_cpp_leaves_no_model_behind(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("generic")
 def test_the_summary_of_a_run_says_what_the_filters_took(tmp_path: Path) -> None:
     notes = annotation_of(keep_best(recipe("annotate.surest=0.5"), POOL, raw(), tmp_path))
-    summary = {"run": "r", "teacher": {"queries": None, "usd_cap": None}, "rounds": [], "annotation": notes, "test": {}}
+    summary = {"run": "r", "teacher": {"queries": None, "usd_cap": None}, "annotation": notes, "test": {}}
+    summary |= {"rounds": [], "turns": []}
     text = summary_text({**summary, "seconds": {}, "peak_memory_mb": 1})
     assert "2 of 6 kept; dropped: unparsed 1, answer_missed 1, false_arithmetic 1, unsure 1" in text
     assert "Annotated" not in summary_text({**summary, "annotation": {}, "seconds": {}, "peak_memory_mb": 1})

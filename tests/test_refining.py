@@ -56,7 +56,7 @@ def test_it_is_refused_where_nothing_tells_right_from_wrong() -> None:
     with pytest.raises(UserError, match=r"refine.items=100 needs labels.*set annotate.samples=5"):
         load_recipe(unlabelled)
     assert load_recipe([*unlabelled, "annotate.samples=4"]).refine.on
-    with pytest.raises(UserError, match=r"annotate.engine=openai asks one that is served elsewhere"):
+    with pytest.raises(UserError, match=r"annotate.engine=openai asks an assistant that is served elsewhere"):
         load_recipe([*ON, "annotate.engine=openai", "annotate.base_url=http://ta", "annotate.model=ta"])
     assert not load_recipe(["recipe=legal", "data.labels=none", "select.difficulty=entropy"]).refine.on
 

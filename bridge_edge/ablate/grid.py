@@ -153,6 +153,13 @@ def rounds(recipe: Recipe) -> Experiment:
     return Experiment("rounds", question, tuple(arms), tuple(claims))
 
 
+def turns(recipe: Recipe) -> Experiment:
+    mine = [Arm(f"{n} turn{'s' * (n > 1)}", (f"turns.count={n}",)) for n in (1, 2, 3)]
+    claims = [Claim(f"{arm.name}: better than one turn", arm.name, mine[0].name) for arm in mine[1:]]
+    question = "Does a student gain by learning on from what it writes on the pool itself?"
+    return Experiment("turns", question, tuple(mine), tuple(claims))
+
+
 def uneven(recipe: Recipe) -> Experiment:
     """Selection where some kinds of items are rare in the pool and as frequent as the others in the test."""
     if not recipe.generated:
@@ -228,6 +235,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[Recipe], Experiment], str]] = {
     "ta": (assistants, "the assistant, one as small as the student, and none"),
     "shift": (shift, "a warm-up on half the kinds of items"),
     "rounds": (rounds, "the budget in 1, 2 and 4 rounds"),
+    "turns": (turns, "tutoring in 1, 2 and 3 turns: the student learns on from its own right rationales"),
     "uneven": (uneven, "selected against random items, in one and two rounds, where some kinds are rare"),
     "labels": (mixed_labels, "hard labels, the assistant's distribution, mixtures per token (kd.mix), on-policy"),
     "thinking": (thinking, "budgets of reasoning: cut off, learnt, reinforced (RL), and RL done wrong"),

@@ -1,7 +1,7 @@
 """Samples: the rows that the stages hand each other, and the tasks that make them.
 
-A sample knows where it came from: `provenance` says who wrote its rationale and answer (gold, teacher, ta), and its id
-is a hash of its prompt, so the same question has the same id in every file.
+A sample knows where it came from: `provenance` says who wrote its rationale and answer (gold, teacher, ta, student),
+and its id is a hash of its prompt, so the same question has the same id in every file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-GOLD, TEACHER, ASSISTANT = "gold", "teacher", "ta"
+GOLD, TEACHER, ASSISTANT, STUDENT = "gold", "teacher", "ta", "student"
 
 
 def prompt_id(prompt: str) -> str:

@@ -46,9 +46,10 @@ class Entry:
         assert self.best is not None  # what has none is dropped by the first filter
         return self.best
 
-    def annotated(self) -> Sample:
+    def annotated(self, by: str = ASSISTANT) -> Sample:
+        """The item with the rationale and answer of the draft that stands for it, which `by` has written."""
         parsed = self.chosen.parsed
-        return replace(self.sample, rationale=parsed.rationale, answer=parsed.answer, provenance=ASSISTANT)
+        return replace(self.sample, rationale=parsed.rationale, answer=parsed.answer, provenance=by)
 
     def record(self) -> dict[str, Any]:
         """The item's line in decisions.jsonl."""
