@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from bridge_edge.ablate.grid import experiments
+from bridge_edge.benchmarks.html.facts import read_facts
+from bridge_edge.benchmarks.html.method import learning
+from bridge_edge.benchmarks.html.page import Table
 from bridge_edge.data.samples import read_jsonl
 from bridge_edge.distill import distill, summary_text
 from bridge_edge.errors import UserError
@@ -139,6 +142,10 @@ def test_a_run_in_two_turns_learns_on_from_the_students_own_right_rationales(rec
     assert summary["turns"] == [len(some) for some in written.values()]
     a, b = summary["turns"]
     assert f"Turns      {a} kept by the assistant, then {b} by the student" in summary_text(summary)
+    tables = {block.caption: block for block in learning(read_facts(run.path)).blocks if isinstance(block, Table)}
+    trained = [row[0] for row in tables["Trainings"].rows]
+    assert [title for title in trained if "turn" in title] == ["Student, tutoring, turn 1", "Student, tutoring, turn 2"]
+    assert "What the filters took from the student's annotations, turn 2" in tables
     # The second turn goes on from the student of the first: one step away, while the aligned base is far.
     states = {
         name: torch.cat([p.detach().flatten() for p in load_model(str(run.path / name)).parameters()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bridge_edge import chart
+from bridge_edge import chart, turns
 from bridge_edge.benchmarks.html.facts import MODELS, Facts
 from bridge_edge.benchmarks.html.page import Block, Figure, Note, Section, Table
 from bridge_edge.plan_report import compared, dollars
@@ -152,9 +152,9 @@ def selection(facts: Facts) -> Section:
 
 
 def learning(facts: Facts) -> Section:
-    """Loss of every training against its progress, and what the assistant's annotations came to."""
-    done = {name: m for name in TRAINED if (m := facts.metrics(name)).get("steps")}
-    titles = {**TRAINED, **({"tutor": "Student, reinforcement"} if facts.of("reasoning.rl") else {})}
+    """Loss of every training against its progress, and what the annotations came to."""
+    titles = trainings(facts)
+    done = {name: m for name in titles if (m := facts.metrics(name)).get("steps")}
     header = ("training", "examples", "steps", "tokens", "tokens/s", "first loss", "last loss")
     rows = [(titles[name], *_training(m)) for name, m in done.items()]
     lines = {titles[name]: progress(m["curve"]) for name, m in done.items() if len(m.get("curve") or ()) > 1}
@@ -166,17 +166,40 @@ def learning(facts: Facts) -> Section:
     elif rows:
         blocks.append(Note("This run was made before learning curves were kept."))
     blocks.append(Table("Trainings", header, rows, range(1, 7)))
-    notes = facts.metrics("annotate")
-    taken = [(row["name"], str(row["removed"])) for row in notes.get("filters", ())]
-    blocks.append(Table("What the filters took from the assistant's annotations", ("filter", "removed"), taken, (1,)))
-    if "kept" in notes:
-        wrong = notes.get("right_answer_wrong_steps")
-        judged = "" if wrong is None else f"; {wrong:.1%} of the right answers have a wrong step before them"
-        blocks.append(Note(f"Annotation: {notes['kept']} of {notes.get('pool')} items kept{judged}."))
+    count = facts.of("turns.count") or 1
+    for k in range(1, count + 1):
+        blocks += annotated(facts.metrics(turns.name_in("annotate", k, count)), k)
     if within := facts.metrics("shorten").get("budgets"):
         words = ", ".join(f"{count} of at most {budget} tokens" for budget, count in within.items())
         blocks.append(Note(f"Rationales within budgets: {words}."))
     return Section("learning", "Learning", blocks)
+
+
+def trainings(facts: Facts) -> dict[str, str]:
+    """What each stage that trains a model is called, in their order; a student that learns in turns is there often."""
+    count = facts.of("turns.count") or 1
+    found: dict[str, str] = {}
+    for name, title in TRAINED.items():
+        if name == "sft":
+            found |= {turns.name_in("tutor", k, count): f"{TRAINED['tutor']}, turn {k}" for k in range(1, count)}
+        found[name] = title
+    if count > 1:
+        found |= dict.fromkeys(("sft", "tutor"), f"{TRAINED['tutor']}, turn {count}")
+    return found | ({"tutor": "Student, reinforcement"} if facts.of("reasoning.rl") else {})
+
+
+def annotated(notes: dict[str, Any], turn: int) -> list[Block]:
+    """What the filters took from what the assistant wrote, or the student in a later turn, and what was left."""
+    writer, when = ("assistant", "") if turn == 1 else ("student", f", turn {turn}")
+    taken = [(row["name"], str(row["removed"])) for row in notes.get("filters", ())]
+    blocks: list[Block] = [
+        Table(f"What the filters took from the {writer}'s annotations{when}", ("filter", "removed"), taken, (1,))
+    ]
+    if "kept" in notes:
+        wrong = notes.get("right_answer_wrong_steps")
+        judged = "" if wrong is None else f"; {wrong:.1%} of the right answers have a wrong step before them"
+        blocks.append(Note(f"Annotation{when}: {notes['kept']} of {notes.get('pool')} items kept{judged}."))
+    return blocks
 
 
 def progress(curve: list[list[float]]) -> list[tuple[float, float]]:
