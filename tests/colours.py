@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+from bridge_edge.distill import distill
+from bridge_edge.run import Run
 from tests import tiny
 
 ANIMALS = [
@@ -18,6 +21,14 @@ WORDS = (
     " student.batch_tokens=512 student.micro_tokens=512 align.enabled=false baseline.epochs=1 baseline.rehearsal=0"
     " student.rehearsal=0 ta.rehearsal=0 warmup.epochs=1"
 ).split()
+
+RIGHT = ("annotate.keep=answer", "budget.queries=8")  # for runs that learn from their own right answers
+
+
+def go(recipe: Path, runs: Path, *words: str, target: str | None = None) -> tuple[dict[str, Any], Run]:
+    """What `distill` says of a run of this recipe in `runs`, and the run."""
+    done = distill([f"recipe={recipe}", *WORDS, *words], runs, target=target)
+    return done, Run(Path(done["run"]))
 
 
 def write(folder: Path) -> Path:

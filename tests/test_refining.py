@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bridge_edge.data.samples import read_jsonl
-from bridge_edge.distill import distill
 from bridge_edge.errors import UserError
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.run import Run, run_path
 from bridge_edge.stage_key import stage_key
 from bridge_edge.stages import needed_for
 from tests import colours
+from tests.colours import RIGHT, go
 
 ON = ("recipe=legal", "refine.items=100")
 ALONE = {"warmup", "score", "select", "teach", "apprentice", "align", "baseline", "data", "annotate", "reader"}
@@ -76,16 +75,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return colours.write(tmp_path_factory.mktemp("colours"))
 
 
-def go(recipe: Path, runs: Path, *words: str) -> tuple[dict[str, Any], Run]:
-    done = distill([f"recipe={recipe}", *colours.WORDS, "annotate.keep=answer", "budget.queries=8", *words], runs)
-    return done, Run(Path(done["run"]))
-
-
 def test_a_run_learns_from_right_explanations_of_items_that_were_not_asked(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("refine.items=20", "refine.share=1", "gate.accuracy=1")
-    summary, run = go(recipe, tmp_path, *words)
+    summary, run = go(recipe, tmp_path, *RIGHT, *words)
     stages = run.manifest["stages"]
     pool = {s.id: s for s in read_jsonl(run.path / "data" / "pool.jsonl")}
     own = list(read_jsonl(run.path / "refine" / "drafts" / "annotations.jsonl"))
@@ -101,7 +95,7 @@ def test_a_run_learns_from_right_explanations_of_items_that_were_not_asked(
     assert summary["gate"]["accuracy"] == stages["refine"]["metrics"]["dev"]["accuracy"]
     notes = [line for line in capsys.readouterr().err.splitlines() if "below the gate" in line]
     assert len(notes) == (not stages["refine"]["metrics"]["gate_passed"])
-    plain, other = go(recipe, tmp_path, "gate.accuracy=1")
+    plain, other = go(recipe, tmp_path, *RIGHT, "gate.accuracy=1")
     assert plain["worked"] < summary["worked"]  # the apprenticeship and all before it are shared
     assert other.manifest["stages"]["apprentice"]["taken_from"] == run.path.name
 
@@ -116,7 +110,7 @@ def test_a_failed_gate_stops_before_the_annotation(recipe: Path, tmp_path: Path)
         "ta.lr=4e-3",
     )
     with pytest.raises(UserError, match="below the gate of 100%"):
-        go(recipe, tmp_path, *words, "annotate.keep=all")
+        go(recipe, tmp_path, *RIGHT, *words, "annotate.keep=all")
     (path,) = (p for p in tmp_path.iterdir() if (p / "manifest.json").exists())
     assert "apprentice" in Run(path).manifest["stages"]
     assert not {"refine", "draft", "annotate"} & Run(path).manifest["stages"].keys()

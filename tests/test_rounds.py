@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bridge_edge.budget import Ledger
-from bridge_edge.distill import distill, rounds_of, summary_text
+from bridge_edge.distill import rounds_of, summary_text
 from bridge_edge.errors import UserError
 from bridge_edge.plan import make_plan
 from bridge_edge.recipe import NEUTRAL, Recipe, settings
@@ -26,6 +26,7 @@ from bridge_edge.select.strategies import STRATEGIES, Candidates, choose
 from bridge_edge.stage_key import stage_key
 from bridge_edge.stages import STAGES, needed_for
 from tests import colours
+from tests.colours import go
 
 
 def test_one_round_changes_no_name_and_no_key() -> None:
@@ -104,11 +105,6 @@ def test_every_strategy_goes_on_from_what_was_chosen(strategy: str) -> None:
     if strategy not in ("kmeans", "typiclust"):  # clusters have no greedy order that a prefix would determine
         begun = choose(pool, 6, strategy, trim=0.0, seed=3)
         assert choose(pool, 20, strategy, trim=0.0, seed=3, already=begun) == choose(pool, 20, strategy, seed=3)
-
-
-def go(recipe: Path, runs: Path, *words: str, target: str | None = None) -> tuple[dict[str, Any], Run]:
-    done = distill([f"recipe={recipe}", *colours.WORDS, *words], runs, target=target)
-    return done, Run(Path(done["run"]))
 
 
 def asked(run: Run) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,15 +12,16 @@ from bridge_edge.benchmarks.html.facts import read_facts
 from bridge_edge.benchmarks.html.method import learning
 from bridge_edge.benchmarks.html.page import Table
 from bridge_edge.data.samples import read_jsonl
-from bridge_edge.distill import distill, summary_text
+from bridge_edge.distill import summary_text
 from bridge_edge.errors import UserError
 from bridge_edge.plan import make_plan
 from bridge_edge.recipe_io import load_recipe
-from bridge_edge.run import Run, run_path
+from bridge_edge.run import run_path
 from bridge_edge.stage_key import stage_key
 from bridge_edge.stages import Stage, needed_for
 from bridge_edge.train.models import load_model
 from tests import colours
+from tests.colours import RIGHT, go
 
 ON = ("recipe=legal", "turns.count=2")
 
@@ -52,6 +52,8 @@ def test_the_last_turn_has_the_plain_names_and_reads_the_one_before() -> None:
     assert stages["draft-1"].needs == ("data", "apprentice")
     assert stages["tutor-1"].needs == ("teach", "annotate-1", "align")
     assert stages["draft-2"].found == {"apprentice": "tutor-1"}
+    assert stages["draft-1"].title == "Drafts of the pool by the assistant (turn 1 of 3)"
+    assert stages["draft-2"].title == "Drafts of the pool by the student (turn 2 of 3)"
     assert stages["tutor-2"].found == {"annotate": "annotate-2", "align": "tutor-1"}
     assert stages["draft"].needs == ("data", "tutor-2")
     assert stages["tutor"].needs == ("teach", "annotate", "tutor-2")
@@ -119,16 +121,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return colours.write(tmp_path_factory.mktemp("colours"))
 
 
-def go(recipe: Path, runs: Path, *words: str) -> tuple[dict[str, Any], Run]:
-    done = distill([f"recipe={recipe}", *colours.WORDS, "annotate.keep=answer", "budget.queries=8", *words], runs)
-    return done, Run(Path(done["run"]))
-
-
 def test_a_run_in_two_turns_learns_on_from_the_students_own_right_rationales(recipe: Path, tmp_path: Path) -> None:
-    plain, one = go(recipe, tmp_path)
+    plain, one = go(recipe, tmp_path, *RIGHT)
     # Many passes of the first turn: what a student writes that has learnt nothing cannot be read.
     words = ("turns.count=2", "turns.share=1", "student.epochs=8", "turns.epochs=1")
-    summary, run = go(recipe, tmp_path, *words)
+    summary, run = go(recipe, tmp_path, *RIGHT, *words)
     stages = run.manifest["stages"]
     assert stages["draft-1"]["taken_from"] == one.path.name
     assert summary["teacher"]["queries"] == plain["teacher"]["queries"]
@@ -153,7 +150,7 @@ def test_a_run_in_two_turns_learns_on_from_the_students_own_right_rationales(rec
     }
     moved = (states["tutor"] - states["tutor-1"]).norm()
     assert 0 < moved < 0.5 * (states["tutor"] - states["align"]).norm()
-    again, _ = go(recipe, tmp_path, *words)
+    again, _ = go(recipe, tmp_path, *RIGHT, *words)
     assert again["worked"] == 0
 
 
