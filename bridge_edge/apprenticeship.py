@@ -22,7 +22,7 @@ from bridge_edge.data.samples import TEACHER, Sample, write_jsonl
 from bridge_edge.data.thinking import asked, names
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import to_json
-from bridge_edge.phases import Context, Metrics, contradicts, fit, measure
+from bridge_edge.phases import Context, Metrics, contradicts, fit, measure, told_again
 from bridge_edge.prices import Caps, to_usd
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
@@ -186,8 +186,9 @@ def apprentice(ctx: Context, out: Path) -> Metrics:
     """Train the TA on the teacher's rationales, then ask the gate on the dev split."""
     recipe, source = ctx.recipe, str(ctx.folder("warmup"))
     taught = ctx.samples("teach", "taught")
-    examples = encode_samples(load_tokenizer(source), [*taught, *briefs_of(ctx)], "rationale_answer")
-    metrics = fit(ctx, out, source, recipe.ta, examples, "assistant")
+    tokenizer, lessons = load_tokenizer(source), [*taught, *briefs_of(ctx)]
+    examples = encode_samples(tokenizer, lessons)
+    metrics = fit(ctx, out, source, recipe.ta, examples, "assistant", again=told_again(ctx, tokenizer, lessons))
     more = recipe.refine.on or ctx.part[0] != ctx.part[1]  # rounds, or its own explanations
     return {**metrics, **gate(ctx, out, len(taught), more)}
 

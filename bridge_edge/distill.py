@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from bridge_edge import turns
+from bridge_edge.data.swaps import swaps_of
 from bridge_edge.errors import UserError, first_line
 from bridge_edge.generate.writers import check_engine
 from bridge_edge.mixing import check_shared
@@ -41,6 +42,7 @@ def distill(
     check_device(device)
     check_engine(recipe.annotate, device)
     check_shared(recipe)
+    swaps_of(recipe)
     with shared_cache(cache, paid=False, run=""):  # a folder that cannot be used is said before hours of work
         pass
     run = Run.create(runs_dir, recipe)

@@ -25,11 +25,12 @@ from bridge_edge.data.card import normal, parse
 from bridge_edge.data.encode import ANSWER_TASK, encode_pairs, encode_samples, prompt_ids
 from bridge_edge.data.pool import build_splits, load_task, make_card
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
+from bridge_edge.data.swaps import swaps_of
 from bridge_edge.embedded.skills import documents
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores, records_json, score, to_json
 from bridge_edge.generate.engine import generate
-from bridge_edge.progress import track
+from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_models import ModelSpec
 from bridge_edge.run import sha256_file
@@ -38,6 +39,7 @@ from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.models import load_model, load_tokenizer, prepare, same_tokenizer, save_model
 
 Metrics = dict[str, Any]
+Again = Callable[[int], list[Encoded]]
 ALIGN_SEED, REHEARSAL_SEED = 77, 7_777
 LONGEST_GENERAL = 150  # tokens of the base models' tokenizer
 
@@ -92,14 +94,16 @@ def fit(
     label: str,
     suffix: str = "",
     taught_by: mixing.MakeLosses | None = None,
+    again: Again | None = None,
     **changes: Any,
 ) -> Metrics:
-    """Train the model at `source` on `examples` and save it, with tokenizer and card, to `out`."""
+    """Train the model at `source` on `examples` and save it, with tokenizer and card, to `out`; every pass but the
+    first is over what `again` makes of them, where it is given."""
     tokenizer = load_tokenizer(source)
     torch.manual_seed(ctx.recipe.seed)  # fresh adapters start at random
     model = prepare(source, spec, ctx.device)
     plan = plan_of(ctx.recipe, spec, **changes)
-    rows, passes = rehearse(examples, tokenizer, spec.rehearsal, plan)
+    rows, passes = all_passes(examples, tokenizer, spec.rehearsal, plan, again)
     if passes:
         plan = replace(plan, epochs=1, ordered=passes[0] if plan.ordered else 0, passes=passes)
     if taught_by:
@@ -110,25 +114,46 @@ def fit(
     return {**done.record(), "examples": len(examples)}
 
 
-def rehearse(
-    examples: list[Encoded], tokenizer: PreTrainedTokenizerBase, share: float, plan: Plan
+def all_passes(
+    examples: list[Encoded], tokenizer: PreTrainedTokenizerBase, share: float, plan: Plan, again: Again | None = None
 ) -> tuple[list[Encoded], tuple[int, ...]]:
     """All passes over `examples`, one behind the other, each with general documents that are seen only once; and the
-    sizes of the passes.
+    sizes of the passes. Pass k > 0 is over `again(k)` where that is given.
 
     Many passes over few rationales would otherwise cost a small model the reading and reckoning that it came with
-    (experience replay; Rolnick et al., arXiv 1811.11682). Without a share the examples are returned as they are.
+    (experience replay; Rolnick et al., arXiv 1811.11682). Where all passes are alike the examples are returned as they
+    are; else there are as many whole passes as come next to the epochs.
     """
-    if not share or not examples:
-        return examples, ()
     count, rows, sizes = max(1, round(plan.epochs)), [], []
-    general = general_documents(tokenizer, REHEARSAL_SEED + plan.seed, round(share * len(examples) * count), 0.0)
+    if not examples or not (share or (again and count > 1)):
+        return examples, ()
+    wanted = round(share * len(examples) * count)
+    general = general_documents(tokenizer, REHEARSAL_SEED + plan.seed, wanted, 0.0) if wanted else []
     for k in range(count):
+        own = again(k) if again and k else examples
         some = general[k * len(general) // count : (k + 1) * len(general) // count]
         # The first pass may keep its order, with its share of the documents in between.
-        rows += spread(examples, some) if plan.ordered and k == 0 else [*examples, *some]
-        sizes.append(len(examples) + len(some))
+        rows += spread(own, some) if plan.ordered and k == 0 else [*own, *some]
+        sizes.append(len(own) + len(some))
     return rows, tuple(sizes)
+
+
+def told_again(
+    ctx: Context, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample], form: str = "rationale_answer"
+) -> Again | None:
+    """What `fit` sees of samples from the second pass on: each told with other words, drawn anew for every pass. None
+    where the recipe swaps none."""
+    recipe, swaps = ctx.recipe, swaps_of(ctx.recipe)
+    if swaps is None:
+        return None
+    free = not recipe.task.answers
+    say(f"  from the second pass on with other words: {', '.join(f'{k} ({len(w)})' for k, w in swaps.lists.items())}")
+
+    def again(k: int) -> list[Encoded]:
+        drawn = ((sample, random.Random(f"{recipe.seed} {k} {sample.id}")) for sample in samples)
+        return encode_samples(tokenizer, [swaps.swapped(sample, rng, free) for sample, rng in drawn], form)
+
+    return again
 
 
 def general_documents(tokenizer: PreTrainedTokenizerBase, seed: int, count: int, direct_share: float) -> list[Encoded]:
@@ -221,10 +246,11 @@ def baseline(ctx: Context, out: Path) -> Metrics:
     if not recipe.baseline.enabled:
         (out / "skipped").write_text("baseline.enabled is false\n")
         return {"note": "switched off"}
-    examples = encode_samples(load_tokenizer(source), ctx.samples("teach", "taught"), recipe.tutor.format)
+    tokenizer, taught, form = load_tokenizer(source), ctx.samples("teach", "taught"), recipe.tutor.format
+    examples, again = encode_samples(tokenizer, taught, form), told_again(ctx, tokenizer, taught, form)
     suffix, epochs = student_suffix(recipe), recipe.baseline.epochs
     spec = recipe.student.model_copy(update={"rehearsal": recipe.baseline.rehearsal})
-    return fit(ctx, out, source, spec, examples, "baseline", suffix, epochs=epochs)
+    return fit(ctx, out, source, spec, examples, "baseline", suffix, again=again, epochs=epochs)
 
 
 def measure(ctx: Context, folder: Path, samples: list[Sample], label: str, suffix: str = "") -> Scores:

@@ -22,6 +22,7 @@ from bridge_edge import apprenticeship, rounds, turns
 from bridge_edge.budget import Ledger
 from bridge_edge.data.pool import build_splits
 from bridge_edge.data.samples import Sample, read_jsonl
+from bridge_edge.data.swaps import swaps_of
 from bridge_edge.errors import UserError
 from bridge_edge.estimate import Tokens, money, percentile, stopping_cap, tokens_of
 from bridge_edge.footprint import disk_needed, memory_needed
@@ -246,4 +247,5 @@ def plan(words: Sequence[str], runs_dir: Path, concurrency: int) -> dict[str, An
     """The plan of a command line; writes nothing."""
     recipe = load_recipe(words)
     check_shared(recipe)
+    swaps_of(recipe)
     return make_plan(recipe, runs_dir, concurrency)

@@ -20,6 +20,7 @@ from bridge_edge.recipe_models import (
     ModelSpec,
     RefineSpec,
     SelectSpec,
+    SwapSpec,
     TurnsSpec,
     TutorSpec,
     WarmupSpec,
@@ -47,6 +48,7 @@ class Recipe(Spec):
     warmup: WarmupSpec = WarmupSpec()
     select: SelectSpec = SelectSpec()
     gate: GateSpec = GateSpec()
+    swap: SwapSpec = SwapSpec()
     refine: RefineSpec = RefineSpec()
     annotate: AnnotateSpec = AnnotateSpec()
     align: AlignSpec = AlignSpec()
@@ -185,7 +187,7 @@ NEUTRAL: dict[str, Any] = {
     "tutor.order": "shuffled",
 }
 """Keys that came after version 0.1.0, each with the value at which it changes nothing."""
-METHODS = ("kd", "reasoning", "refine", "turns")
+METHODS = ("kd", "reasoning", "refine", "swap", "turns")
 """Parts that say themselves which of their values are meant: none where the method is off."""
 
 

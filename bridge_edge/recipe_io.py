@@ -225,12 +225,42 @@ def _anchor_paths(body: dict[str, Any], path: Path) -> None:
             continue
         if isinstance(given, str) and (dotted in PATHS or given.startswith(".")):
             section[key] = str((path.parent / Path(given).expanduser()).resolve())
+    if isinstance(swap := body.get("swap"), dict) and "words" in swap:
+        swap["words"] = _word_lists(swap["words"], path.parent)
+
+
+def _word_lists(lists: Any, folder: Path) -> Any:
+    """Lists of words, those read that are named as a file; what is no mapping is left for the recipe to refuse."""
+    if not isinstance(lists, dict):
+        return lists
+    return {name: _word_list(name, words, folder) for name, words in lists.items()}
+
+
+def _word_list(name: str, words: Any, folder: Path) -> Any:
+    """A list as it is, or the lines of a file. The recipe keeps the words, so that a run holds all that shapes it."""
+    if not isinstance(words, str):
+        return words
+    path = folder / Path(words).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"swap.words.{name}={words!r} is no file that can be read",
+            "give a list, or a UTF-8 file of one word a line",
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _from_here(key: str, value: Any) -> Any:
     """Paths on the command line are relative to where it is run; stored whole, since recipe.yaml lies elsewhere."""
     if key == "select.embeddings" and value == OWN_EMBEDDINGS:
         return value
+    if key == "swap" and isinstance(value, dict) and "words" in value:
+        return {**value, "words": _word_lists(value["words"], Path())}
+    if key == "swap.words":
+        return _word_lists(value, Path())
+    if key.startswith("swap.words."):
+        return _word_list(key.removeprefix("swap.words."), value, Path())
     if isinstance(value, str) and value and (key in PATHS or (key in MODELS and Path(value).is_dir())):
         return str(Path(value).expanduser().resolve())
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bridge_edge.recipe_task import Spec
 
@@ -87,6 +87,29 @@ class RefineSpec(Spec):
     def meant(self) -> dict[str, Any]:
         """The values that shape the assistant; none where it is off."""
         return self.model_dump(mode="json") if self.on else {}
+
+
+class SwapSpec(Spec):
+    """Words that stand for one another in the rationales that a model is trained on (see data/swaps.py)."""
+
+    enabled: bool = Field(False, description="every pass but the first over rationales has other words of the lists")
+    words: dict[str, tuple[str, ...]] = Field(
+        {}, description="lists of words by name, or files of one word a line; none: the lists of a shipped domain"
+    )
+
+    @field_validator("words")
+    @classmethod
+    def _several(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name, words in value.items():
+            if len(set(words)) < 2:
+                raise ValueError(f"the list {name!r} needs two words at least, one to stand for another")
+            if not all(word.strip() for word in words):
+                raise ValueError(f"the list {name!r} has an empty word")
+        return value
+
+    def meant(self) -> dict[str, Any]:
+        """The values that shape the models; none where it is off."""
+        return self.model_dump(mode="json") if self.enabled else {}
 
 
 class TurnsSpec(Spec):

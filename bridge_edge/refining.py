@@ -17,7 +17,7 @@ from bridge_edge.annotation import ANNOTATIONS, keep_best, write_drafts
 from bridge_edge.apprenticeship import briefs_of, gate
 from bridge_edge.data.encode import encode_samples
 from bridge_edge.data.samples import Sample, read_jsonl
-from bridge_edge.phases import Context, Metrics, fit
+from bridge_edge.phases import Context, Metrics, fit, told_again
 from bridge_edge.train.models import load_tokenizer
 
 DRAFTS = "drafts"
@@ -32,9 +32,10 @@ def refine(ctx: Context, out: Path) -> Metrics:
     drafts.mkdir(exist_ok=True)
     found = keep_best(recipe, chosen, write_drafts(ctx, chosen, drafts, "explaining"), drafts)
     own = list(read_jsonl(drafts / ANNOTATIONS))
-    examples = encode_samples(load_tokenizer(source), [*own, *taught, *briefs_of(ctx)], "rationale_answer")
+    tokenizer, lessons = load_tokenizer(source), [*own, *taught, *briefs_of(ctx)]
+    examples, again = encode_samples(tokenizer, lessons), told_again(ctx, tokenizer, lessons)
     spec = recipe.ta.model_copy(update={"lr": recipe.refine.share * recipe.ta.lr, "epochs": recipe.refine.epochs})
-    metrics = fit(ctx, out, source, spec, examples, "assistant, once more")
+    metrics = fit(ctx, out, source, spec, examples, "assistant, once more", again=again)
     counts = {"explained": len(chosen), "own": len(own), "own_wrong_steps": found.get("right_answer_wrong_steps")}
     return {**metrics, **counts, **gate(ctx, out, len(taught))}
 

@@ -63,6 +63,7 @@ def _file_digests(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
     named = [path for part, paths in files.items() if part in reads for path in paths if path]
     found = {path: sha256_file(Path(path)) for path in named if Path(path).is_file()}
     by_code = "data" in reads or ("teacher" in reads and recipe.teacher.kind == "expert")
+    by_code |= "swap" in reads and recipe.swap.enabled and not recipe.swap.words
     return {**found, "domain": source_digest(recipe)} if by_code else found
 
 

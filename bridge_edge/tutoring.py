@@ -21,7 +21,7 @@ from bridge_edge.data.encode import encode_samples
 from bridge_edge.data.pool import make_card
 from bridge_edge.data.samples import Sample
 from bridge_edge.data.thinking import names
-from bridge_edge.phases import Context, Metrics, fit, measure, student_suffix
+from bridge_edge.phases import Context, Metrics, fit, measure, student_suffix, told_again
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
 from bridge_edge.reinforce import Grpo, Reward, questions
@@ -77,13 +77,14 @@ def graded(ctx: Context, annotated: list[Sample]) -> list[Sample]:
 def supervised(ctx: Context, out: Path, samples: list[Sample], budgeted: list[Sample]) -> Metrics:
     """The student of these samples, by the losses that the recipe names."""
     source, recipe, spec = str(ctx.folder("align")), ctx.recipe, ctx.recipe.tutor
-    examples = encode_samples(load_tokenizer(source), samples + budgeted, spec.format)
+    tokenizer, shown = load_tokenizer(source), samples + budgeted
+    examples, again = encode_samples(tokenizer, shown, spec.format), told_again(ctx, tokenizer, shown, spec.format)
     if spec.order == SHORT:
         examples = short_first(examples)
     ordered, suffix = 0 if spec.order == SHUFFLED else len(examples), student_suffix(recipe)
     ta = str(ctx.folder("apprentice"))
     taught_by = mixing.losses_for(recipe, ta, source, out, ctx.device)
-    metrics = fit(ctx, out, source, recipe.student, examples, "tutoring", suffix, taught_by, ordered=ordered)
+    metrics = fit(ctx, out, source, recipe.student, examples, "tutoring", suffix, taught_by, again, ordered=ordered)
     shutil.rmtree(out / mixing.KEPT, ignore_errors=True)
     if recipe.kd.on:
         metrics["kd"] = mixing.figures(recipe, ta, str(out), examples, ctx.samples("data", "dev"), ctx.device)

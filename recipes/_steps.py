@@ -86,6 +86,7 @@ class FormulaTask:
 
     def __init__(self, name: str, kinds: Sequence[Kind]) -> None:
         self.name = name
+        self.alike: Mapping[str, Sequence[str]] = {}
         self.kinds = {kind.name: kind for kind in kinds}
 
     def generate(self, n: int, seed: int) -> list[Sample]:

@@ -160,6 +160,19 @@ def turns(recipe: Recipe) -> Experiment:
     return Experiment("turns", question, tuple(mine), tuple(claims))
 
 
+def swaps(recipe: Recipe) -> Experiment:
+    """Words swapped in every pass and left as they are: the student, the assistant, and direct distillation."""
+    kinds = (("student", ""), ("ta", ", assistant"), ("baseline", ", direct"))
+    arms, claims = [], []
+    for who, suffix in kinds:
+        more = () if who != "baseline" or recipe.baseline.enabled else ("baseline.enabled=true",)
+        other, same = f"other words{suffix}", f"the same words{suffix}"
+        arms += [Arm(other, ("swap.enabled=true", *more), who), Arm(same, ("swap.enabled=false", *more), who)]
+        claims.append(Claim(f"{other}: better than the same words in every pass", other, same))
+    question = "Does it help to tell the rationales with other names and places in every pass?"
+    return Experiment("swaps", question, tuple(arms), tuple(claims))
+
+
 def uneven(recipe: Recipe) -> Experiment:
     """Selection where some kinds of items are rare in the pool and as frequent as the others in the test."""
     if not recipe.generated:
@@ -236,6 +249,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[Recipe], Experiment], str]] = {
     "shift": (shift, "a warm-up on half the kinds of items"),
     "rounds": (rounds, "the budget in 1, 2 and 4 rounds"),
     "turns": (turns, "tutoring in 1, 2 and 3 turns: the student learns on from its own right rationales"),
+    "swaps": (swaps, "words that stand for one another, swapped in every pass or left as they are (swap.enabled)"),
     "uneven": (uneven, "selected against random items, in one and two rounds, where some kinds are rare"),
     "labels": (mixed_labels, "hard labels, the assistant's distribution, mixtures per token (kd.mix), on-policy"),
     "thinking": (thinking, "budgets of reasoning: cut off, learnt, reinforced (RL), and RL done wrong"),

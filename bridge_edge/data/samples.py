@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,6 +55,8 @@ class Task(Protocol):
     """A domain with a checkable truth; `recipes/<domain>/task.py` holds one as the module-level name TASK."""
 
     name: str
+    alike: Mapping[str, Sequence[str]]
+    """Lists of words of which any may stand in the place of any other without a change to what is right; often none."""
 
     def generate(self, n: int, seed: int) -> list[Sample]:
         """`n` distinct samples with gold answers and facts, the same for the same seed."""

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 
 from bridge_edge.data.arithmetic import first_error
 from bridge_edge.data.card import normal
+from bridge_edge.data.places import STATES
 from bridge_edge.data.samples import Check, Sample
-from bridge_edge.recipes.legal.cases import FORMS, LIMIT, Case, case_from, draw_case
+from bridge_edge.recipes.legal.cases import CAUSES, FIRMS, FORMS, LIMIT, PEOPLE, Case, case_from, draw_case
 from bridge_edge.recipes.legal.story import join, tell
 
 PLACE = r"[A-Z][a-z]+(?: [A-Z][a-z]+)?"
@@ -65,6 +68,9 @@ class Diversity:
     """The `legal` task; see the module docstring for the rule and its sources."""
 
     name = "legal"
+    alike: Mapping[str, Sequence[str]] = MappingProxyType(
+        {"people": PEOPLE, "firms": FIRMS, "states": STATES, "causes": CAUSES}
+    )
 
     def generate(self, n: int, seed: int) -> list[Sample]:
         rng = random.Random(f"legal-{seed}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import pytest
 
@@ -18,6 +20,7 @@ class Parity:
     """Is a number even?"""
 
     name = "parity"
+    alike: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     def generate(self, n: int, seed: int) -> list[Sample]:
         return [Sample(f"Is {i} even?", "no" if i % 2 else "yes", facts={"n": i}) for i in range(seed, seed + n)]
