@@ -1,9 +1,10 @@
 """Annotation: the assistant writes on the whole pool, a vote chooses, and filters decide what the student is shown.
 
-What: the stage `draft` writes one draft of every pool item, or k sampled ones (`annotate.samples`), by the engine that
-the recipe names, to raw.jsonl as they come. The stage `annotate` is the vote and the filters (`generate/drafts.py`,
-`generate/filters.py`), where a second reader may have a say (`generate/reader.py`). It leaves decisions.jsonl with what
-became of each item and why, and annotations.jsonl for the student.
+What: the stage `draft` writes one draft of every pool item, k sampled ones (`annotate.samples`) or one of each of k
+tellings (`annotate.tellings`, `generate/tellings.py`), by the engine that the recipe names, to raw.jsonl as they come.
+The stage `annotate` is the vote and the filters (`generate/drafts.py`, `generate/filters.py`), where a second reader
+may have a say (`generate/reader.py`). It leaves decisions.jsonl with what became of each item and why, and
+annotations.jsonl for the student.
 Why: the assistant is free and often right for wrong reasons, so many drafts and hard filters cost time alone. Two
 stages, since writing takes minutes to hours and filtering none: another filter asks for no new drafts.
 Not covered: judging what a rationale means.
@@ -26,6 +27,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish, vote
 from bridge_edge.generate.filters import Entry, Reader, Row, sift, table
 from bridge_edge.generate.reader import read
+from bridge_edge.generate.tellings import borne_out, telling_of, told_again
 from bridge_edge.generate.writers import Setting, make_writer
 from bridge_edge.phases import Context, Metrics, checker
 from bridge_edge.progress import say, track
@@ -62,20 +64,22 @@ def write_drafts(ctx: Context, samples: Sequence[Sample], out: Path, label: str)
     The batches are the same however often the stage is interrupted, and so are the figures in them.
     """
     recipe, spec, raw = ctx.recipe, ctx.recipe.annotate, out / RAW
-    step = max(1, CHUNK * spec.batch_rows // spec.samples)
+    telling, each = telling_of(recipe), spec.samples * spec.tellings
+    step = max(1, CHUNK * spec.batch_rows // each)
     order = sorted(samples, key=lambda s: len(s.prompt))
     batches = [order[start : start + step] for start in range(0, len(order), step)]
-    done = _finished_batches(raw, batches, spec.samples)
+    done = _finished_batches(raw, batches, each)
     wish = Wish(recipe.task.max_new_tokens, spec.samples, spec.heat, spec.seed)
     setting = Setting(
         ctx.folder("apprentice"), out, ctx.path / LEDGER, ctx.device, recipe.ta.precision, ctx.concurrency, ctx.convert
     )
     if batches[done:]:
         writer = make_writer(spec, wish, setting)
-        with track(label, len(samples), 10.0) as advance, raw.open("a", encoding="utf-8") as file:
-            advance(min(len(samples), done * step), "resumed" if done else "")
+        with track(label, len(samples) * spec.tellings, 10.0) as advance, raw.open("a", encoding="utf-8") as file:
+            advance(min(len(samples), done * step) * spec.tellings, "resumed" if done else "")
             for part in batches[done:]:
-                drafts = sorted(writer.write(part, advance), key=lambda d: (d[0], d[1].sample))  # they end by chance
+                found = told_again(writer, part, telling, advance) if telling else writer.write(part, advance)
+                drafts = sorted(found, key=lambda d: (d[0], d[1].sample))  # they end by chance
                 lines = (json.dumps(draft.record(part[place].id), ensure_ascii=False) for place, draft in drafts)
                 file.write("".join(f"{line}\n" for line in lines))
                 file.flush()
@@ -181,6 +185,8 @@ def keep_best(
     entries = []
     for sample in pool:
         verdict = vote(drafts[sample.id], recipe.task.answers, sample.answer)
+        if recipe.annotate.tellings > 1:
+            verdict = borne_out(verdict, len(drafts[sample.id]))
         best = verdict.candidates[0] if verdict.candidates else None
         entries.append(Entry(sample, verdict, len(drafts[sample.id]), best))
     kept, rows = sift(entries, recipe.annotate, _checker(recipe), reader)
@@ -203,7 +209,7 @@ def _metrics(recipe: Recipe, entries: list[Entry], kept: list[Entry], rows: list
     metrics: Metrics = {"kept": len(kept), "pool": len(entries), "tokens": tokens}
     metrics |= {row.name: row.removed for row in rows}
     metrics["filters"] = [asdict(row) for row in rows]
-    if recipe.annotate.samples > 1:
+    if recipe.annotate.samples * recipe.annotate.tellings > 1:
         metrics["drafts"] = sum(e.drafts for e in entries)
         metrics["agreement"] = round(sum(e.verdict.agreement for e in entries) / len(entries), 4)
     if rows[-1].wrong_steps is not None:

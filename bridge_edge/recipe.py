@@ -141,6 +141,14 @@ class Recipe(Spec):
                     f"{what} here, and annotate.engine=openai asks an assistant that is served elsewhere; choose "
                     "another engine or leave it out"
                 )
+        if self.annotate.tellings > 1:
+            told = f"annotate.tellings={self.annotate.tellings}"
+            if not self.swap.enabled:
+                raise ValueError(
+                    f"{told} tells items with other words of the lists of swap.words; set swap.enabled=true"
+                )
+            if self.annotate.samples > 1:
+                raise ValueError(f"{told} and annotate.samples={self.annotate.samples}: set one of them to 1")
         if self.turns.on and self.tutor.format == "multitask":
             raise ValueError(
                 f"turns.count={self.turns.count} needs tutor.format=rationale_answer: a student of multitask writes no "
@@ -177,6 +185,7 @@ NEUTRAL: dict[str, Any] = {
     "annotate.model": None,
     "annotate.api_key_env": "",
     "annotate.samples": 1,
+    "annotate.tellings": 1,
     "annotate.temperature": None,
     "annotate.seed": 0,
     "annotate.agreement": 0.0,

@@ -139,6 +139,9 @@ class AnnotateSpec(Spec):
     model: str | None = Field(None, description="engine openai: the assistant's name there")
     api_key_env: str = Field("", description="engine openai: the variable with the key; empty where none is needed")
     samples: int = Field(1, ge=1, le=64, description="drafts an item; their answers are put to a vote")
+    tellings: int = Field(
+        1, ge=1, le=16, description="drafts an item: of the item as it is, then told with other words (swap.enabled)"
+    )
     temperature: float | None = Field(None, ge=0, le=2, description="null: 0 (greedy) for one draft, 0.7 for several")
     seed: int = Field(0, ge=0, description="of the drawn drafts")
     keep: Literal["answer", "all"] = Field("answer", description="answer: drop annotations that miss the gold answer")

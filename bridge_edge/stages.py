@@ -19,7 +19,17 @@ from bridge_edge.rounds import expand, recipe_of
 
 DRAFTED = tuple(
     f"annotate.{name}"
-    for name in ("engine", "base_url", "model", "api_key_env", "samples", "temperature", "seed", "batch_rows")
+    for name in (
+        "engine",
+        "base_url",
+        "model",
+        "api_key_env",
+        "samples",
+        "tellings",
+        "temperature",
+        "seed",
+        "batch_rows",
+    )
 )
 FILTERED = ("annotate", "-annotate.reader")
 SCORED = ("select.difficulty", "select.samples", "select.embeddings", "select.check")
@@ -173,7 +183,7 @@ STAGES = (
         "draft",
         "Drafts of the pool by the assistant",
         annotation.draft,
-        (*DRAFTED, "task.max_new_tokens", "ta.precision"),
+        (*DRAFTED, "task.max_new_tokens", "ta.precision", "swap"),
         ("data", "apprentice"),
     ),
     Stage(
@@ -201,7 +211,7 @@ STAGES = (
     replace(SHORTEN, when=lambda recipe: bool(recipe.reasoning.budgets) and not recipe.reasoning.asked),
     replace(
         SHORTEN,
-        reads=(*SHORTEN.reads, *DRAFTED, "task.max_new_tokens"),
+        reads=(*SHORTEN.reads, *DRAFTED, "task.max_new_tokens", "swap"),
         needs=("teach", *SHORTEN.needs),
         when=lambda recipe: bool(recipe.reasoning.asked),
     ),

@@ -27,7 +27,7 @@ from tests.colours import go
 
 ON = ("recipe=legal", "swap.enabled=true")
 ANIMALS = "swap.words={animals: [cat, dog, hen, cow, pig]}"
-TRAINED = {"apprentice", "reader", "tutor", "baseline"}
+TRAINED = {"apprentice", "draft", "reader", "tutor", "baseline"}
 
 
 def test_words_are_found_whole_and_the_longest_first() -> None:
@@ -147,7 +147,7 @@ def keys(*words: str) -> dict[str, str]:
     return {s.name: stage_key(s, recipe, dict.fromkeys((s.name for s in stages), "the same")) for s in stages}
 
 
-def test_only_trainings_on_rationales_are_new_and_only_where_it_is_on() -> None:
+def test_only_what_learns_or_writes_rationales_is_new_and_only_where_it_is_on() -> None:
     off = keys("recipe=legal", "swap.enabled=false")
     assert off == keys("recipe=legal", "swap.enabled=false", ANIMALS)
     plain, other = (load_recipe(["recipe=legal", "swap.enabled=false", *words]) for words in ((), (ANIMALS,)))

@@ -16,8 +16,8 @@ SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 1.0)
 STRATEGIES = ("bridge", "greedy", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
 UNFILTERED = (
     "annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=1", "annotate.reader=false",
-    "annotate.near_duplicate=null", "annotate.longest=null", "annotate.samples=1", "annotate.agreement=0",
-    "annotate.steps=false",
+    "annotate.near_duplicate=null", "annotate.longest=null", "annotate.samples=1", "annotate.tellings=1",
+    "annotate.agreement=0", "annotate.steps=false",
 )  # fmt: skip
 BEST, LEAST = 0.41, 0.28
 """Relative gains that BRIDGE (arXiv 2512.20403) reports over direct distillation at the same budget."""
@@ -93,6 +93,8 @@ def filters(recipe: Recipe) -> Experiment:
         "vote of 4 drafts": ("annotate.samples=4",),
         "answers and arithmetic": ("annotate.keep=answer", "annotate.arithmetic=true"),
     }
+    if recipe.swap.enabled:
+        each["surest 70 % of 3 tellings"] = ("annotate.surest=0.7", "annotate.tellings=3", "swap.enabled=true")
     if recipe.generated:  # no filter that a user has, but what all of them are after
         each["true steps, by the checker"] = ("annotate.keep=answer", "annotate.steps=true")
     none = Arm("no filter", UNFILTERED)

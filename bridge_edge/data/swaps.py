@@ -42,23 +42,27 @@ class Swaps:
             found.setdefault(self._list_of[word], []).append(word)
         return found
 
+    def drawn(self, text: str, rng: random.Random) -> dict[str, str]:
+        """For each word of a text one of its list, each as likely and no two the same; it may be the word itself."""
+        new: dict[str, str] = {}
+        for name, words in self.found(text).items():
+            new |= zip(words, rng.sample(self.lists[name], len(words)), strict=True)
+        return new
+
+    def told(self, text: str, new: Mapping[str, str]) -> str:
+        """A text with other words; those that `new` does not name stay."""
+        return self._any.sub(lambda match: new.get(match.group(), match.group()), text)
+
     def swapped(self, sample: Sample, rng: random.Random, answer: bool = False) -> Sample:
         """The sample with other words in prompt and rationale (and in the answer, where it is no choice of a few), each
         as likely; the sample itself where it has none. Facts are of the words as they were, so they are left out."""
         parts = [sample.prompt, sample.rationale or "", *([sample.answer or ""] if answer else [])]
-        new: dict[str, str] = {}
-        for name, words in self.found("\n".join(parts)).items():
-            new |= zip(words, rng.sample(self.lists[name], len(words)), strict=True)
+        new = self.drawn("\n".join(parts), rng)
         if not new:
             return sample
-
-        def told(text: str | None) -> str | None:
-            return text and self._any.sub(lambda match: new[match.group()], text)
-
-        given = told(sample.answer) if answer else sample.answer
-        return replace(
-            sample, prompt=told(sample.prompt) or "", rationale=told(sample.rationale), answer=given, facts={}
-        )
+        prompt, rationale = self.told(sample.prompt, new), sample.rationale and self.told(sample.rationale, new)
+        given = self.told(sample.answer, new) if answer and sample.answer else sample.answer
+        return replace(sample, prompt=prompt, rationale=rationale, answer=given, facts={})
 
 
 def swaps_of(recipe: Recipe) -> Swaps | None:

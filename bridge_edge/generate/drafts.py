@@ -66,11 +66,13 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A draft that can be read: what it says, and the first false statement of arithmetic in it, or ""."""
+    """A draft that can be read: what it says, and the first false statement of arithmetic in it, or "". Of several
+    tellings `accord` is how far the others bear it out, between 0 and 1 (`tellings.py`)."""
 
     draft: Draft
     parsed: Parsed
     false: str = ""
+    accord: float | None = None
 
     @property
     def sureness(self) -> float:

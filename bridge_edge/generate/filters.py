@@ -61,6 +61,7 @@ class Entry:
             draft = self.best.draft
             line |= {"decided_by": self.verdict.by, "sample": draft.sample, "logprob": draft.logprob}
             line["tokens"] = draft.tokens
+            line |= {} if self.best.accord is None else {"accord": round(self.best.accord, 4)}
             line |= {} if self.read is None else {"read": round(self.read, 5)}
         return {**line, **({"notes": self.notes} if self.notes else {})}
 
@@ -103,15 +104,16 @@ def wrong_steps(wrong: Callable[[Entry], bool], entries: Sequence[Entry], spec: 
 
 
 def unsure(entries: Sequence[Entry], spec: AnnotateSpec) -> dict[int, str]:
-    """All but the `surest` share by mean log-probability; with a second reader by the sum of the ranks that the
-    assistant and the reader give, or by the reader alone where the engine reports none.
+    """All but the `surest` share by mean log-probability; with a second reader or several tellings by the sum of the
+    ranks that the assistant, the reader and the accord of the tellings give, less the assistant's where the engine
+    reports none.
 
     Taken within each answer, since an assistant may be surer of one answer than of the other, and the student must not
     learn that balance.
     """
     if spec.surest == 1:
         return {}
-    if any(e.chosen.draft.logprob is None and e.read is None for e in entries):
+    if any(e.chosen.draft.logprob is None and e.read is None and e.chosen.accord is None for e in entries):
         raise UserError(
             f"annotate.surest={spec.surest} needs log-probabilities, which this engine did not report",
             "let the server report them (logprobs), or set annotate.reader=true or annotate.surest=1",
@@ -126,6 +128,8 @@ def unsure(entries: Sequence[Entry], spec: AnnotateSpec) -> dict[int, str]:
             told = f"mean log-probability {entries[i].chosen.sureness:.4f}"
             if entries[i].read is not None:
                 told += f", {entries[i].read:.4f} by the second reader"
+            if (accord := entries[i].chosen.accord) is not None:
+                told += f", accord {accord:.2f}"
             found[i] = f"{told}, not among the surest of {answer!r}"
     return found
 
@@ -140,14 +144,15 @@ def unsure_to_both(reader: Reader, entries: Sequence[Entry], spec: AnnotateSpec)
 def _by_sureness(entries: Sequence[Entry]) -> list[int]:
     """The places of entries, the surest first."""
     places = range(len(entries))
-    own = sorted(places, key=lambda i: -entries[i].chosen.sureness)
-    if any(e.read is None for e in entries):
-        return own
-    other = sorted(places, key=lambda i: -(entries[i].read or 0.0))
-    if all(e.chosen.draft.logprob is None for e in entries):
-        return other
+    orders = [own := sorted(places, key=lambda i: -entries[i].chosen.sureness)]
+    if all(e.read is not None for e in entries):
+        orders.append(sorted(places, key=lambda i: -(entries[i].read or 0.0)))
+    if all(e.chosen.accord is not None for e in entries):
+        orders.append(sorted(own, key=lambda i: -(entries[i].chosen.accord or 0.0)))
+    if len(orders) > 1 and all(e.chosen.draft.logprob is None for e in entries):
+        orders.remove(own)
     ranks = dict.fromkeys(places, 0)
-    for order in (own, other):
+    for order in orders:
         for rank, i in enumerate(order):
             ranks[i] += rank
     return sorted(own, key=lambda i: ranks[i])
