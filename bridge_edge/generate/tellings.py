@@ -46,14 +46,20 @@ def told_again(
 ) -> Iterator[tuple[int, Draft]]:
     """The drafts of all tellings, told back, with the places of their items; numbered as samples are."""
     new = [telling.words(item, k) for k in range(telling.count) for item in items]
-    told = [
-        replace(item, prompt=telling.swaps.told(item.prompt, words))
-        for item, words in zip([*items] * telling.count, new, strict=True)
+    prompts = [
+        telling.swaps.told(item.prompt, words) for item, words in zip([*items] * telling.count, new, strict=True)
     ]
-    for place, draft in writer.write(told, advance):
-        back = {other: own for own, other in new[place].items()}
-        text = telling.swaps.told(draft.text, back)
-        yield place % len(items), replace(draft, text=text, sample=place // len(items))
+    asked: dict[str, list[int]] = {}  # an item without such words is the same in every telling, and written on once
+    for place, prompt in enumerate(prompts):
+        asked.setdefault(prompt, []).append(place)
+    told = [replace(items[places[0] % len(items)], prompt=prompt) for prompt, places in asked.items()]
+    for index, draft in writer.write(told, advance):
+        same = asked[told[index].prompt]
+        for place in same:
+            back = {other: own for own, other in new[place].items()}
+            text = telling.swaps.told(draft.text, back)
+            yield place % len(items), replace(draft, text=text, sample=place // len(items))
+        advance(len(same) - 1, "")
 
 
 def borne_out(verdict: Verdict, drafts: int) -> Verdict:

@@ -49,19 +49,19 @@ def test_each_telling_has_other_words_and_comes_back_in_the_items_own() -> None:
     engine, seen = Echo(), list[float]()
     found = list(told_again(engine, ITEMS, Telling(SWAPS, 4, 0), lambda n, note: seen.append(n)))
     assert sorted((place, draft.sample) for place, draft in found) == [(i, k) for i in range(3) for k in range(4)]
-    assert len(seen) == 12
+    assert sum(seen) == 12
     assert engine.read[:3] == [item.prompt for item in ITEMS]
-    assert engine.read[2::3] == ["Nobody sues."] * 4
-    assert len(set(engine.read[::3])) > 2
+    assert engine.read.count("Nobody sues.") == 1  # it has no words, so all its tellings are one
+    assert len(set(engine.read)) == len(engine.read) > 5
     for item in ITEMS:
         assert Telling(SWAPS, 4, 0).words(item, 0) == {}
         assert Telling(SWAPS, 4, 0).words(item, 2) == Telling(SWAPS, 9, 0).words(item, 2)
     assert Telling(SWAPS, 4, 0).words(ITEMS[0], 1) != Telling(SWAPS, 4, 1).words(ITEMS[0], 1)
     misread = 0
     for place, draft in found:
-        prompt = engine.read[3 * draft.sample + place]
+        words = Telling(SWAPS, 4, 0).words(ITEMS[place], draft.sample)
         said = draft.text.partition("\n")[0]
-        if "Eve" in prompt:
+        if "Eve" in words.values():
             misread += 1
         else:
             assert said == " ".join(re.findall(r"[A-Z]\w+ of [A-Z]\w+", ITEMS[place].prompt))
