@@ -111,6 +111,9 @@ budget:
   fraction: 0.2                 # share of the pool; or queries: 40
   usd: 1.00                     # a hard cap: the worst case of each call is reserved first
 
+# Words of which any may stand in the place of any other without a change to the answer: the models see them swapped.
+#   swap: {{enabled: true, words: {{items: [lamp, chair, kettle, desk, radio]}}}}
+
 # Sizes and models come from the scale: embedded (default), edge or server.
 scale: embedded
 """
