@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bridge_edge.data.swaps import swaps_of
 from bridge_edge.recipe import METHODS, NEUTRAL, Recipe, settings
 from bridge_edge.recipe_models import OWN_EMBEDDINGS
 from bridge_edge.run import canonical, digest_tree, sha256_file, sha256_text, source_digest
@@ -58,12 +59,14 @@ def _base_digest(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
 
 
 def _file_digests(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
-    """Digests of the user's own files, and of a domain's code: the same name with other content is another input."""
+    """Digests of the user's own files, of a domain's code and of its words: the same name with other content is another
+    input."""
     files = {"data": (recipe.data.path, recipe.data.test_path), "teacher": (recipe.teacher.path,)}
     named = [path for part, paths in files.items() if part in reads for path in paths if path]
     found = {path: sha256_file(Path(path)) for path in named if Path(path).is_file()}
+    if "swap" in reads and not recipe.swap.words and (swaps := swaps_of(recipe)) is not None:
+        found["words"] = sha256_text(canonical(swaps.lists))
     by_code = "data" in reads or ("teacher" in reads and recipe.teacher.kind == "expert")
-    by_code |= "swap" in reads and recipe.swap.enabled and not recipe.swap.words
     return {**found, "domain": source_digest(recipe)} if by_code else found
 
 

@@ -26,7 +26,10 @@ from bridge_edge.train.models import load_model, load_tokenizer
 from bridge_edge.tutoring import tutor
 from tests import tiny
 
-SMALL = ("recipe=legal", "task.max_new_tokens=8", "task.answers=['yes', 'no']", "student.epochs=2", "student.lr=1e-2")
+SMALL = (
+    *("recipe=legal", "task.max_new_tokens=8", "task.answers=['yes', 'no']", "student.epochs=2", "student.lr=1e-2"),
+    "swap.enabled=false",
+)
 OUTPUTS = {stage.name: stage.name for stage in STAGES}
 POOL = [Sample(f"Is {i} more than {i % 7}?", "yes" if i % 2 else "no", f"{i} and {i % 7}.") for i in range(12)]
 
