@@ -31,12 +31,13 @@ TRAINED = {"apprentice", "draft", "reader", "tutor", "baseline"}
 
 
 def test_words_are_found_whole_and_the_longest_first() -> None:
-    swaps = Swaps({"places": ["York", "New York", "Ohio"], "people": ["Ann", "Ohio"]})
+    swaps = Swaps({"places": ["York", "New York", "Ohio"], "people": ["Ann", "Ohio", "Ann"]})
     assert swaps.found("Ann of New York, not Anne, nor ann, sued Ohio in York.") == {
         "people": ["Ann"],
         "places": ["New York", "Ohio", "York"],
     }
     assert swaps.found("nothing here") == {}
+    assert swaps.lists == {"places": ("York", "New York", "Ohio"), "people": ("Ann",)}  # Ohio is of one list
     assert Swaps({"signs": ["C++", "C."]}).found("C++ and C.") == {"signs": ["C++", "C."]}
 
 

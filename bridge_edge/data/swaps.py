@@ -24,14 +24,14 @@ from bridge_edge.recipe import Recipe
 
 class Swaps:
     """Lists of words by name. A word counts where it stands whole and in this spelling, the longest first ("New York"
-    before "York"); one that is in two lists is of the first."""
+    before "York"); one that is in two lists is of the first alone, so no two words become the same."""
 
     def __init__(self, lists: Mapping[str, Sequence[str]]) -> None:
-        self.lists = {name: tuple(dict.fromkeys(words)) for name, words in lists.items()}
         self._list_of: dict[str, str] = {}
-        for name, words in self.lists.items():
+        for name, words in lists.items():
             for word in words:
                 self._list_of.setdefault(word, name)
+        self.lists = {k: tuple(w for w in dict.fromkeys(words) if self._list_of[w] == k) for k, words in lists.items()}
         longest = sorted(self._list_of, key=lambda word: (-len(word), word))
         self._any = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)")
 
