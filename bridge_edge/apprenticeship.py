@@ -16,13 +16,12 @@ from typing import Any
 
 from bridge_edge.answer_cache import MARK, AnswerCache
 from bridge_edge.budget import Ledger
-from bridge_edge.data.encode import encode_samples
 from bridge_edge.data.pool import make_card
 from bridge_edge.data.samples import TEACHER, Sample, write_jsonl
 from bridge_edge.data.thinking import asked, names
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import to_json
-from bridge_edge.phases import Context, Metrics, contradicts, fit, measure, told_again
+from bridge_edge.phases import Context, Metrics, contradicts, course_of, fit, measure
 from bridge_edge.prices import Caps, to_usd
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
@@ -186,9 +185,8 @@ def apprentice(ctx: Context, out: Path) -> Metrics:
     """Train the TA on the teacher's rationales, then ask the gate on the dev split."""
     recipe, source = ctx.recipe, str(ctx.folder("warmup"))
     taught = ctx.samples("teach", "taught")
-    tokenizer, lessons = load_tokenizer(source), [*taught, *briefs_of(ctx)]
-    examples = encode_samples(tokenizer, lessons)
-    metrics = fit(ctx, out, source, recipe.ta, examples, "assistant", again=told_again(ctx, tokenizer, lessons))
+    course = course_of(ctx, load_tokenizer(source), [*taught, *briefs_of(ctx)])
+    metrics = fit(ctx, out, source, recipe.ta, course, "assistant")
     more = recipe.refine.on or ctx.part[0] != ctx.part[1]  # rounds, or its own explanations
     return {**metrics, **gate(ctx, out, len(taught), more)}
 

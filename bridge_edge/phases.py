@@ -39,7 +39,6 @@ from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.models import load_model, load_tokenizer, prepare, same_tokenizer, save_model
 
 Metrics = dict[str, Any]
-Again = Callable[[int], list[Encoded]]
 ALIGN_SEED, REHEARSAL_SEED = 77, 7_777
 LONGEST_GENERAL = 150  # tokens of the base models' tokenizer
 
@@ -68,6 +67,18 @@ class Context:
         return list(read_jsonl(self.folder(stage) / f"{name}.jsonl"))
 
 
+@dataclass(frozen=True)
+class Course:
+    """What a model is trained on: the examples of the first pass and, where they differ, of every pass k > 0."""
+
+    first: list[Encoded]
+    again: Callable[[int], list[Encoded]] | None = None
+
+    def examples(self, k: int) -> list[Encoded]:
+        """What pass k is over."""
+        return self.again(k) if self.again and k else self.first
+
+
 def plan_of(recipe: Recipe, spec: ModelSpec, **changes: Any) -> Plan:
     """The training plan of a model, with what the stage changes (lr, epochs, weights)."""
     weights = ((RATIONALE, recipe.tutor.lambda_rationale), (ANSWER, recipe.tutor.lambda_answer))
@@ -90,20 +101,18 @@ def fit(
     out: Path,
     source: str,
     spec: ModelSpec,
-    examples: list[Encoded],
+    course: Course,
     label: str,
     suffix: str = "",
     taught_by: mixing.MakeLosses | None = None,
-    again: Again | None = None,
     **changes: Any,
 ) -> Metrics:
-    """Train the model at `source` on `examples` and save it, with tokenizer and card, to `out`; every pass but the
-    first is over what `again` makes of them, where it is given."""
+    """Train the model at `source` on a course and save it, with tokenizer and card, to `out`."""
     tokenizer = load_tokenizer(source)
     torch.manual_seed(ctx.recipe.seed)  # fresh adapters start at random
     model = prepare(source, spec, ctx.device)
     plan = plan_of(ctx.recipe, spec, **changes)
-    rows, passes = all_passes(examples, tokenizer, spec.rehearsal, plan, again)
+    rows, passes = all_passes(course, tokenizer, spec.rehearsal, plan)
     if passes:
         plan = replace(plan, epochs=1, ordered=passes[0] if plan.ordered else 0, passes=passes)
     if taught_by:
@@ -111,26 +120,26 @@ def fit(
     with track(label, 1.0) as advance:
         done = train(model, rows, plan, tokenizer.pad_token_id, advance, out / "checkpoint.pt")
     save_model(model, tokenizer, out, make_card(ctx.recipe, suffix))
-    return {**done.record(), "examples": len(examples)}
+    return {**done.record(), "examples": len(course.first)}
 
 
 def all_passes(
-    examples: list[Encoded], tokenizer: PreTrainedTokenizerBase, share: float, plan: Plan, again: Again | None = None
+    course: Course, tokenizer: PreTrainedTokenizerBase, share: float, plan: Plan
 ) -> tuple[list[Encoded], tuple[int, ...]]:
-    """All passes over `examples`, one behind the other, each with general documents that are seen only once; and the
-    sizes of the passes. Pass k > 0 is over `again(k)` where that is given.
+    """All passes of a course, one behind the other, each with general documents that are seen only once; and the sizes
+    of the passes.
 
     Many passes over few rationales would otherwise cost a small model the reading and reckoning that it came with
     (experience replay; Rolnick et al., arXiv 1811.11682). Where all passes are alike the examples are returned as they
     are; else there are as many whole passes as come next to the epochs.
     """
     count, rows, sizes = max(1, round(plan.epochs)), [], []
-    if not examples or not (share or (again and count > 1)):
-        return examples, ()
-    wanted = round(share * len(examples) * count)
+    if not course.first or not (share or (course.again and count > 1)):
+        return course.first, ()
+    wanted = round(share * len(course.first) * count)
     general = general_documents(tokenizer, REHEARSAL_SEED + plan.seed, wanted, 0.0) if wanted else []
     for k in range(count):
-        own = again(k) if again and k else examples
+        own = course.examples(k)
         some = general[k * len(general) // count : (k + 1) * len(general) // count]
         # The first pass may keep its order, with its share of the documents in between.
         rows += spread(own, some) if plan.ordered and k == 0 else [*own, *some]
@@ -138,14 +147,15 @@ def all_passes(
     return rows, tuple(sizes)
 
 
-def told_again(
+def course_of(
     ctx: Context, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample], form: str = "rationale_answer"
-) -> Again | None:
-    """What `fit` sees of samples from the second pass on: each told with other words, drawn anew for every pass. None
-    where the recipe swaps none."""
+) -> Course:
+    """The samples as they are; where the recipe swaps words, from the second pass on told with others, drawn anew for
+    every pass."""
     recipe, swaps = ctx.recipe, swaps_of(ctx.recipe)
+    course = Course(encode_samples(tokenizer, samples, form))
     if swaps is None:
-        return None
+        return course
     free = not recipe.task.answers
     say(f"  from the second pass on with other words: {', '.join(f'{k} ({len(w)})' for k, w in swaps.lists.items())}")
 
@@ -153,7 +163,7 @@ def told_again(
         drawn = ((sample, random.Random(f"{recipe.seed} {k} {sample.id}")) for sample in samples)
         return encode_samples(tokenizer, [swaps.swapped(sample, rng, free) for sample, rng in drawn], form)
 
-    return again
+    return replace(course, again=again)
 
 
 def general_documents(tokenizer: PreTrainedTokenizerBase, seed: int, count: int, direct_share: float) -> list[Encoded]:
@@ -203,7 +213,14 @@ def warmup(ctx: Context, out: Path) -> Metrics:
         return {"examples": 0, "note": "no labels to warm up on"}
     examples = encode_samples(load_tokenizer(recipe.ta.model), chosen, "answer")
     return fit(
-        ctx, out, recipe.ta.model, recipe.ta, examples, "warm-up", lr=recipe.warmup.lr, epochs=recipe.warmup.epochs
+        ctx,
+        out,
+        recipe.ta.model,
+        recipe.ta,
+        Course(examples),
+        "warm-up",
+        lr=recipe.warmup.lr,
+        epochs=recipe.warmup.epochs,
     )
 
 
@@ -233,7 +250,7 @@ def align(ctx: Context, out: Path) -> Metrics:
         out,
         recipe.student.model,
         recipe.student,
-        examples,
+        Course(examples),
         "alignment",
         lr=recipe.align.lr,
         epochs=recipe.align.epochs,
@@ -246,11 +263,10 @@ def baseline(ctx: Context, out: Path) -> Metrics:
     if not recipe.baseline.enabled:
         (out / "skipped").write_text("baseline.enabled is false\n")
         return {"note": "switched off"}
-    tokenizer, taught, form = load_tokenizer(source), ctx.samples("teach", "taught"), recipe.tutor.format
-    examples, again = encode_samples(tokenizer, taught, form), told_again(ctx, tokenizer, taught, form)
+    course = course_of(ctx, load_tokenizer(source), ctx.samples("teach", "taught"), recipe.tutor.format)
     suffix, epochs = student_suffix(recipe), recipe.baseline.epochs
     spec = recipe.student.model_copy(update={"rehearsal": recipe.baseline.rehearsal})
-    return fit(ctx, out, source, spec, examples, "baseline", suffix, again=again, epochs=epochs)
+    return fit(ctx, out, source, spec, course, "baseline", suffix, epochs=epochs)
 
 
 def measure(ctx: Context, folder: Path, samples: list[Sample], label: str, suffix: str = "") -> Scores:

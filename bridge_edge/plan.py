@@ -165,8 +165,9 @@ def _signals(recipe: Recipe, pool: int, names: set[str]) -> int | None:
     """Bytes that `kd.top_k` keeps while the student is tutored, each completion being as long as it may be."""
     if not recipe.kd.top_k or not recipe.kd.kept or not {"sft", "tutor"} & names:
         return None
-    general = recipe.student.rehearsal * max(1, round(recipe.student.epochs)) * LONGEST_GENERAL
-    tokens = pool * (recipe.task.max_new_tokens + 1 + general)
+    passes = max(1, round(recipe.student.epochs))
+    different = passes if recipe.swap.enabled else 1  # where words are swapped no pass repeats a text
+    tokens = pool * (different * (recipe.task.max_new_tokens + 1) + passes * recipe.student.rehearsal * LONGEST_GENERAL)
     return round(tokens * token_bytes(recipe.kd.top_k, shared_rows(recipe.ta.model, recipe.student.model)))
 
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from bridge_edge.annotation import ANNOTATIONS, keep_best, write_drafts
 from bridge_edge.apprenticeship import briefs_of, gate
-from bridge_edge.data.encode import encode_samples
 from bridge_edge.data.samples import Sample, read_jsonl
-from bridge_edge.phases import Context, Metrics, fit, told_again
+from bridge_edge.phases import Context, Metrics, course_of, fit
 from bridge_edge.train.models import load_tokenizer
 
 DRAFTS = "drafts"
@@ -32,10 +31,9 @@ def refine(ctx: Context, out: Path) -> Metrics:
     drafts.mkdir(exist_ok=True)
     found = keep_best(recipe, chosen, write_drafts(ctx, chosen, drafts, "explaining"), drafts)
     own = list(read_jsonl(drafts / ANNOTATIONS))
-    tokenizer, lessons = load_tokenizer(source), [*own, *taught, *briefs_of(ctx)]
-    examples, again = encode_samples(tokenizer, lessons), told_again(ctx, tokenizer, lessons)
+    course = course_of(ctx, load_tokenizer(source), [*own, *taught, *briefs_of(ctx)])
     spec = recipe.ta.model_copy(update={"lr": recipe.refine.share * recipe.ta.lr, "epochs": recipe.refine.epochs})
-    metrics = fit(ctx, out, source, spec, examples, "assistant, once more", again=again)
+    metrics = fit(ctx, out, source, spec, course, "assistant, once more")
     counts = {"explained": len(chosen), "own": len(own), "own_wrong_steps": found.get("right_answer_wrong_steps")}
     return {**metrics, **counts, **gate(ctx, out, len(taught))}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,10 @@ from transformers import PreTrainedModel
 
 from bridge_edge import mixing
 from bridge_edge.curriculum import EASY, SHORT, SHUFFLED, alignment_note, easy_first, short_first
-from bridge_edge.data.encode import encode_samples
 from bridge_edge.data.pool import make_card
 from bridge_edge.data.samples import Sample
 from bridge_edge.data.thinking import names
-from bridge_edge.phases import Context, Metrics, fit, measure, student_suffix, told_again
+from bridge_edge.phases import Context, Course, Metrics, course_of, fit, measure, student_suffix
 from bridge_edge.progress import say, track
 from bridge_edge.recipe import Recipe
 from bridge_edge.reinforce import Grpo, Reward, questions
@@ -77,17 +77,16 @@ def graded(ctx: Context, annotated: list[Sample]) -> list[Sample]:
 def supervised(ctx: Context, out: Path, samples: list[Sample], budgeted: list[Sample]) -> Metrics:
     """The student of these samples, by the losses that the recipe names."""
     source, recipe, spec = str(ctx.folder("align")), ctx.recipe, ctx.recipe.tutor
-    tokenizer, shown = load_tokenizer(source), samples + budgeted
-    examples, again = encode_samples(tokenizer, shown, spec.format), told_again(ctx, tokenizer, shown, spec.format)
+    course = course_of(ctx, load_tokenizer(source), samples + budgeted, spec.format)
     if spec.order == SHORT:
-        examples = short_first(examples)
-    ordered, suffix = 0 if spec.order == SHUFFLED else len(examples), student_suffix(recipe)
+        course = replace(course, first=short_first(course.first))
+    ordered, suffix = 0 if spec.order == SHUFFLED else len(course.first), student_suffix(recipe)
     ta = str(ctx.folder("apprentice"))
     taught_by = mixing.losses_for(recipe, ta, source, out, ctx.device)
-    metrics = fit(ctx, out, source, recipe.student, examples, "tutoring", suffix, taught_by, again, ordered=ordered)
+    metrics = fit(ctx, out, source, recipe.student, course, "tutoring", suffix, taught_by, ordered=ordered)
     shutil.rmtree(out / mixing.KEPT, ignore_errors=True)
     if recipe.kd.on:
-        metrics["kd"] = mixing.figures(recipe, ta, str(out), examples, ctx.samples("data", "dev"), ctx.device)
+        metrics["kd"] = mixing.figures(recipe, ta, str(out), course.first, ctx.samples("data", "dev"), ctx.device)
     return metrics
 
 
@@ -104,7 +103,9 @@ def reinforced(ctx: Context, out: Path, source: str, samples: list[Sample], budg
     lr = spec.lr or LR_SHARE * recipe.student.lr
     student = recipe.student.model_copy(update={"rehearsal": 0.0, "lr": lr, "epochs": 1})
     suffix = student_suffix(recipe)
-    metrics = fit(ctx, out, source, student, examples, "reinforcement", suffix, lambda rows, plan: grpo, **changes)
+    metrics = fit(
+        ctx, out, source, student, Course(examples), "reinforcement", suffix, lambda rows, plan: grpo, **changes
+    )
     return metrics | (best_of(grpo, held, out, ctx.device) if held else {})
 
 

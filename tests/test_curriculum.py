@@ -14,7 +14,7 @@ import pytest
 from bridge_edge.curriculum import DECISIONS, alignment_note, easy_first, short_first, spread
 from bridge_edge.data.samples import Sample, write_jsonl
 from bridge_edge.errors import UserError
-from bridge_edge.phases import Context, all_passes
+from bridge_edge.phases import Context, Course, all_passes
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.stage_key import stage_key
 from bridge_edge.stages import STAGES, needed_for
@@ -99,21 +99,21 @@ def test_extra_is_spread_evenly() -> None:
 def test_passes_told_again_follow_the_first_with_their_share_of_documents() -> None:
     tokenizer, examples = tiny.tokenizer(), rows(8)
     told = {k: list(reversed(examples[k:])) for k in (1, 2)}
-    found, passes = all_passes(examples, tokenizer, 0.0, replace(PLAN, epochs=3), told.__getitem__)
+    found, passes = all_passes(Course(examples, told.__getitem__), tokenizer, 0.0, replace(PLAN, epochs=3))
     assert passes == (8, 7, 6)
     assert found == [*examples, *told[1], *told[2]]
-    found, passes = all_passes(examples, tokenizer, 0.5, replace(PLAN, epochs=3), told.__getitem__)
+    found, passes = all_passes(Course(examples, told.__getitem__), tokenizer, 0.5, replace(PLAN, epochs=3))
     assert passes == (12, 11, 10)
     assert found[12:19] == told[1]
-    assert all_passes(examples, tokenizer, 0.0, replace(PLAN, epochs=1), told.__getitem__) == (examples, ())
+    assert all_passes(Course(examples, told.__getitem__), tokenizer, 0.0, replace(PLAN, epochs=1)) == (examples, ())
 
 
 def test_rehearsal_lies_between_the_ordered_examples() -> None:
     tokenizer, examples = tiny.tokenizer(), rows(8)
-    found, passes = all_passes(examples, tokenizer, 0.5, replace(PLAN, ordered=8))
-    shuffled, sizes = all_passes(examples, tokenizer, 0.5, PLAN)
+    found, passes = all_passes(Course(examples), tokenizer, 0.5, replace(PLAN, ordered=8))
+    shuffled, sizes = all_passes(Course(examples), tokenizer, 0.5, PLAN)
     assert passes == sizes == (12, 12)
-    assert all_passes(examples, tokenizer, 0.0, PLAN) == (examples, ())
+    assert all_passes(Course(examples), tokenizer, 0.0, PLAN) == (examples, ())
     own = [i for i, e in enumerate(found[:12]) if any(e is x for x in examples)]
     assert len(found) == len(shuffled) == 24
     assert len(own) == 8  # the other 4 of the first epoch are documents

@@ -47,7 +47,7 @@ def test_different_words_stay_different_and_equal_ones_equal() -> None:
     seen = set()
     for _ in range(60):
         told = swaps.swapped(sample, rng)
-        one, here, two, there = re.fullmatch(r"(\w+) of (\w+) sues (\w+) of (\w+)\.", told.prompt).groups()  # type: ignore[union-attr]
+        ((one, here, two, there),) = re.findall(r"^(\w+) of (\w+) sues (\w+) of (\w+)\.$", told.prompt)
         assert one != two
         assert here == there
         assert told.rationale == f"{one} and {two}: {here}, {here}."
@@ -177,7 +177,7 @@ def test_every_pass_of_a_run_but_the_first_has_other_words(tmp_path: Path, monke
     warmup, assistant, student, direct = texts
     assert [len(passes) for passes in (warmup, assistant, student, direct)] == [1, 6, 2, 3]
     for passes in (assistant, student, direct):
-        colour = [[re.search(r"red|blue", text).group() for text in one] for one in passes]  # type: ignore[union-attr]
+        colour = [[re.findall(r"red|blue", text)[0] for text in one] for one in passes]
         assert all(one == colour[0] for one in colour)
         assert all(one != passes[0] for one in passes[1:])
     assert assistant[1] != assistant[2]

@@ -131,7 +131,7 @@ def test_a_run_drafts_every_telling_and_goes_on_where_it_was_cut_off(tmp_path: P
     whole = raw.read_text()
     partial = run.path / "draft.partial"
     partial.mkdir()
-    key = run.stage("draft")["key"]  # type: ignore[index]
+    key = run.manifest["stages"]["draft"]["key"]
     (partial / KEY).write_text(key)
     lines = whole.splitlines(keepends=True)
     (partial / RAW).write_text("".join(lines[: len(lines) // 2]) + lines[len(lines) // 2][:9])
