@@ -64,11 +64,11 @@ def write_drafts(ctx: Context, samples: Sequence[Sample], out: Path, label: str)
     The batches are the same however often the stage is interrupted, and so are the figures in them.
     """
     recipe, spec, raw = ctx.recipe, ctx.recipe.annotate, out / RAW
-    telling, each = telling_of(recipe), spec.samples * spec.tellings
-    step = max(1, CHUNK * spec.batch_rows // each)
+    telling = telling_of(recipe)
+    step = max(1, CHUNK * spec.batch_rows // spec.drafts)
     order = sorted(samples, key=lambda s: len(s.prompt))
     batches = [order[start : start + step] for start in range(0, len(order), step)]
-    done = _finished_batches(raw, batches, each)
+    done = _finished_batches(raw, batches, spec.drafts)
     wish = Wish(recipe.task.max_new_tokens, spec.samples, spec.heat, spec.seed)
     setting = Setting(
         ctx.folder("apprentice"), out, ctx.path / LEDGER, ctx.device, recipe.ta.precision, ctx.concurrency, ctx.convert
@@ -209,7 +209,7 @@ def _metrics(recipe: Recipe, entries: list[Entry], kept: list[Entry], rows: list
     metrics: Metrics = {"kept": len(kept), "pool": len(entries), "tokens": tokens}
     metrics |= {row.name: row.removed for row in rows}
     metrics["filters"] = [asdict(row) for row in rows]
-    if recipe.annotate.samples * recipe.annotate.tellings > 1:
+    if recipe.annotate.drafts > 1:
         metrics["drafts"] = sum(e.drafts for e in entries)
         metrics["agreement"] = round(sum(e.verdict.agreement for e in entries) / len(entries), 4)
     if rows[-1].wrong_steps is not None:

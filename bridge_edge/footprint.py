@@ -24,7 +24,8 @@ from bridge_edge.recipe import ModelSpec, Recipe
 from bridge_edge.train.models import locate, parameters
 
 TA_STAGES, STUDENT_STAGES = ("warmup", "apprentice", "refine"), ("align", "reader", "sft", "tutor", "baseline")
-ITEM_BYTES, WIDTH = 3000, 1024  # a pool item in all files together; values of an embedding where none is known
+ITEM_BYTES, DRAFT_BYTES = 3000, 1000  # a pool item in all files together, with one draft; each further draft
+WIDTH = 1024  # values of an embedding where none is known
 BASE = 700_000_000  # an interpreter with torch and transformers
 HELD = 3  # freed blocks of many shapes that the allocator and the kernels' caches keep, as a multiple of what is in use
 ROW = 160  # tokens of a row, for the attention's square
@@ -67,6 +68,8 @@ def disk_needed(recipe: Recipe, pool: int, stages: Collection[str]) -> int | Non
         checkpoint = max(checkpoint, (1 if spec.lora else 12) * size)
     if {"data", "draft", "annotate"} & set(stages):
         total += pool * ITEM_BYTES
+    if "draft" in stages:
+        total += pool * (recipe.annotate.drafts - 1) * DRAFT_BYTES
     if "score" in stages:
         total += pool * 2 * int(_config(recipe.ta.model).get("hidden_size", WIDTH))
     return total + checkpoint

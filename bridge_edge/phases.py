@@ -115,6 +115,8 @@ def fit(
     rows, passes = all_passes(course, tokenizer, spec.rehearsal, plan)
     if passes:
         plan = replace(plan, epochs=1, ordered=passes[0] if plan.ordered else 0, passes=passes)
+    if course.again and len(passes) > 1:
+        say("  from the second pass on with other words")
     if taught_by:
         plan = replace(plan, losses=taught_by(rows, plan))
     with track(label, 1.0) as advance:
@@ -157,7 +159,6 @@ def course_of(
     if swaps is None:
         return course
     free = not recipe.task.answers
-    say(f"  from the second pass on with other words: {', '.join(f'{k} ({len(w)})' for k, w in swaps.lists.items())}")
 
     def again(k: int) -> list[Encoded]:
         drawn = ((sample, random.Random(f"{recipe.seed} {k} {sample.id}")) for sample in samples)

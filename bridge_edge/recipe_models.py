@@ -165,6 +165,11 @@ class AnnotateSpec(Spec):
         return self.reader and self.surest < 1
 
     @property
+    def drafts(self) -> int:
+        """How many drafts an item has."""
+        return self.samples * self.tellings
+
+    @property
     def heat(self) -> float:
         """The temperature that is meant."""
         return (0.7 if self.samples > 1 else 0.0) if self.temperature is None else self.temperature

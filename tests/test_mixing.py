@@ -138,13 +138,15 @@ def test_kept_on_disk_the_assistant_teaches_the_same_and_is_gone_while_the_stude
 
 def test_plan_says_what_the_kept_distributions_take(place: Path, tmp_path: Path) -> None:
     words = ["recipe=legal", f"ta.model={place / 'apprentice'}", f"student.model={place / 'align'}", "data.pool=60"]
-    words += ["kd.mix=static", "task.max_new_tokens=8"]
+    words += ["kd.mix=static", "task.max_new_tokens=8", "student.epochs=4", "swap.enabled=false"]
     without = plan(words, tmp_path / "runs", 1)
     found = plan([*words, "kd.top_k=10"], tmp_path / "runs", 1)
     assert without["signals"] is None
     assert found["signals"] == 60 * 9 * (10 * 4 + 12)
     assert found["disk"]["needed"] - without["disk"]["needed"] == found["signals"]
     assert "Signals    28 kB at most" in plan_text(found)
+    swapped = plan([*words, "kd.top_k=10", "swap.enabled=true"], tmp_path / "runs", 1)
+    assert swapped["signals"] == 4 * found["signals"]  # no pass repeats a text
 
 
 def test_a_key_sees_the_mixture_and_the_assistant_only_where_they_matter() -> None:

@@ -15,7 +15,7 @@ from bridge_edge.data.pool import build_splits, load_task
 from bridge_edge.distill import distill
 from bridge_edge.errors import UserError
 from bridge_edge.estimate import Tokens, money, stopping_cap, tokens_of
-from bridge_edge.footprint import memory_needed, size_of
+from bridge_edge.footprint import disk_needed, memory_needed, size_of
 from bridge_edge.plan import make_plan, read_plan
 from bridge_edge.plan_report import comparison, plan_text
 from bridge_edge.recipe_io import load_recipe
@@ -193,6 +193,15 @@ def test_sizes_come_from_files_or_names() -> None:
     edge, small = load_recipe(["recipe=legal", "scale=edge"]), load_recipe(["recipe=legal"])
     assert memory_needed(edge)["needed"] > 10e9 > memory_needed(small)["needed"]
     assert memory_needed(small, [3e9]) == {"needed": 3_000_000_000, "source": "measured in an earlier run"}
+
+
+def test_every_draft_of_an_item_takes_its_place_on_the_disk() -> None:
+    def needed(*words: str) -> int:
+        found = disk_needed(load_recipe(["recipe=legal", *words]), 5000, {"draft"})
+        assert found is not None
+        return found
+
+    assert needed("annotate.samples=4") == needed("annotate.tellings=4") == needed() + 3 * 5000 * 1000
 
 
 def test_a_ta_that_mixes_its_labels_in_lies_beside_the_student() -> None:

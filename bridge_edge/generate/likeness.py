@@ -51,7 +51,7 @@ def near_duplicates_of(texts: Sequence[str], order: Sequence[int], threshold: fl
         marks = signature(mine, factors, offsets)
         keys = [(band, marks[band * rows : (band + 1) * rows].tobytes()) for band in range(bands)]
         seen = dict.fromkeys(other for key in keys for other in buckets.get(key, ()))
-        like = next((other for other in seen if _jaccard(mine, kept[other]) >= threshold), None)
+        like = next((other for other in seen if jaccard(mine, kept[other]) >= threshold), None)
         if like is not None:
             repeated[place] = like
             continue
@@ -62,6 +62,7 @@ def near_duplicates_of(texts: Sequence[str], order: Sequence[int], threshold: fl
     return repeated
 
 
-def _jaccard(one: frozenset[str], two: frozenset[str]) -> float:
+def jaccard(one: frozenset[str], two: frozenset[str]) -> float:
+    """The share of what either set has that both have; one of them must have something."""
     common = len(one & two)
     return common / (len(one) + len(two) - common)

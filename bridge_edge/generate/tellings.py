@@ -17,6 +17,7 @@ from bridge_edge.data.pool import shingles
 from bridge_edge.data.samples import Sample
 from bridge_edge.data.swaps import Swaps, swaps_of
 from bridge_edge.generate.drafts import Draft, Verdict, Writer
+from bridge_edge.generate.likeness import jaccard
 from bridge_edge.progress import Advance
 from bridge_edge.recipe import Recipe
 
@@ -66,14 +67,11 @@ def borne_out(verdict: Verdict, drafts: int) -> Verdict:
     """The verdict with the accord of its candidates, the one with the most first: the mean Jaccard similarity of a
     rationale's word triples with those of the item's other drafts, of which one with a false sum, another answer or
     none counts as not alike at all. That is the draft of least Bayes risk (Kumar and Byrne, HLT-NAACL 2004)."""
-    known = [frozenset() if c.false else shingles(c.parsed.rationale) for c in verdict.candidates]
+    true = {i: shingles(c.parsed.rationale) for i, c in enumerate(verdict.candidates) if not c.false}
 
-    def like(i: int, k: int) -> float:
-        common = len(known[i] & known[k])
-        return common / (len(known[i]) + len(known[k]) - common) if common else 0.0
+    def accord(i: int) -> float:
+        return sum(jaccard(true[i], other) for k, other in true.items() if k != i) / max(1, drafts - 1)
 
-    others, places = max(1, drafts - 1), range(len(known))
-    accords = [sum(like(i, k) for k in places if k != i) / others for i in places]
-    found = [replace(c, accord=accord) for c, accord in zip(verdict.candidates, accords, strict=True)]
-    found.sort(key=lambda c: (bool(c.false), -(c.accord or 0.0), -c.sureness, c.draft.sample))
+    found = [replace(c, accord=accord(i) if i in true else 0.0) for i, c in enumerate(verdict.candidates)]
+    found.sort(key=lambda c: (bool(c.false), -(c.accord or 0.0)))  # of equals the surest stays first
     return replace(verdict, candidates=tuple(found))
