@@ -108,9 +108,10 @@ def _work(run: Run, stage: Stage, key: str, ctx: Context) -> None:
     seconds = round(time.time() - start, 2)
     record = {"key": key, "version": stage.version, "started": start, "seconds": seconds, "metrics": metrics}
     commit(run, stage.name, partial, record)
-    say(f"  done in {seconds:.0f} s: {_brief(metrics)}")
+    say(f"  done in {seconds:.0f} s{_brief(metrics)}")
 
 
 def _brief(metrics: Metrics) -> str:
+    """The figures of a stage that fit in a line, behind a colon; nothing where there are none."""
     shown = [f"{k} {v}" for k, v in metrics.items() if isinstance(v, (int, float, str)) and not isinstance(v, bool)]
-    return ", ".join(shown)
+    return f": {', '.join(shown)}" if shown else ""

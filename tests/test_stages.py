@@ -172,6 +172,16 @@ def go(folder: Path, *words: str) -> tuple[int, Run]:
     return run_stages(run, recipe, Context(recipe, run.path)), run
 
 
+def test_the_figures_of_a_stage_are_said_where_it_has_any(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = Stage("second", "Second", lambda ctx, out: {"passed": True, "dev": {}}, ("ta.lr",))
+    monkeypatch.setattr(stages, "STAGES", (toy.build()[0], silent))
+    go(tmp_path)
+    said = [line for line in capsys.readouterr().err.splitlines() if "done in" in line]
+    assert [line.strip() for line in said] == ["done in 0 s: length 6", "done in 0 s"]
+
+
 def test_a_second_run_does_nothing(toy: Toy, tmp_path: Path) -> None:
     assert go(tmp_path)[0] == 3
     before = (go(tmp_path)[1].path / "manifest.json").read_bytes()
