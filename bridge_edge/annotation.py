@@ -4,7 +4,7 @@ What: the stage `draft` writes one draft of every pool item, k sampled ones (`an
 tellings (`annotate.tellings`, `generate/tellings.py`), by the engine that the recipe names, to raw.jsonl as they come.
 The stage `annotate` is the vote and the filters (`generate/drafts.py`, `generate/filters.py`), where a second reader
 may have a say (`generate/reader.py`). It leaves decisions.jsonl with what became of each item and why, and
-annotations.jsonl for the student, in which no rationale says a sentence twice (`generate/repeats.py`).
+annotations.jsonl for the student.
 Why: the assistant is free and often right for wrong reasons, so many drafts and hard filters cost time alone. Two
 stages, since writing takes minutes to hours and filtering none: another filter asks for no new drafts.
 Not covered: judging what a rationale means.
@@ -27,7 +27,6 @@ from bridge_edge.errors import UserError
 from bridge_edge.generate.drafts import Draft, Wish, vote
 from bridge_edge.generate.filters import Entry, Reader, Row, sift, table
 from bridge_edge.generate.reader import read
-from bridge_edge.generate.repeats import said_once
 from bridge_edge.generate.tellings import borne_out, telling_of, told_again
 from bridge_edge.generate.writers import Setting, make_writer
 from bridge_edge.phases import Context, Metrics, checker
@@ -191,7 +190,6 @@ def keep_best(
         best = verdict.candidates[0] if verdict.candidates else None
         entries.append(Entry(sample, verdict, len(drafts[sample.id]), best))
     kept, rows = sift(entries, recipe.annotate, _checker(recipe), reader)
-    shown = [_shown(recipe, entry, by) for entry in kept]
     with (out / DECISIONS).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(e.record(), ensure_ascii=False, sort_keys=True) + "\n" for e in entries)
     for line in table(rows).splitlines():
@@ -202,19 +200,8 @@ def keep_best(
             f"no annotation of the {who} was usable ({most.removed} of {len(pool)} fell to {most.name!r})",
             "raise the budget, train it longer with ta.epochs, or loosen the filters (annotate.*)",
         )
-    if again := sum(e.repeats > 0 for e in kept):
-        say(f"  {again} of them said a sentence again, which is left out (annotate.repeats)")
-    write_jsonl(out / ANNOTATIONS, shown)
+    write_jsonl(out / ANNOTATIONS, [e.annotated(by) for e in kept])
     return _metrics(recipe, entries, kept, rows, sum(d.tokens for some in drafts.values() for d in some))
-
-
-def _shown(recipe: Recipe, entry: Entry, by: str) -> Sample:
-    """What the student is shown of an item that is kept; what is left out of it is noted."""
-    sample = entry.annotated(by)
-    if recipe.annotate.repeats == "keep":
-        return sample
-    text, entry.repeats = said_once(sample.rationale or "")
-    return replace(sample, rationale=text)
 
 
 def _metrics(recipe: Recipe, entries: list[Entry], kept: list[Entry], rows: list[Row], tokens: int) -> Metrics:
@@ -222,8 +209,6 @@ def _metrics(recipe: Recipe, entries: list[Entry], kept: list[Entry], rows: list
     metrics: Metrics = {"kept": len(kept), "pool": len(entries), "tokens": tokens}
     metrics |= {row.name: row.removed for row in rows}
     metrics["filters"] = [asdict(row) for row in rows]
-    if recipe.annotate.repeats == "cut":
-        metrics["repeats"] = sum(e.repeats > 0 for e in kept)
     if recipe.annotate.drafts > 1:
         metrics["drafts"] = sum(e.drafts for e in entries)
         metrics["agreement"] = round(sum(e.verdict.agreement for e in entries) / len(entries), 4)

@@ -147,9 +147,6 @@ class AnnotateSpec(Spec):
     keep: Literal["answer", "all"] = Field("answer", description="answer: drop annotations that miss the gold answer")
     agreement: float = Field(0.0, ge=0, le=1, description="share of an item's drafts that must agree on its answer")
     arithmetic: bool = Field(True, description="drop rationales that state a false sum or comparison of numbers")
-    repeats: Literal["cut", "keep"] = Field(
-        "cut", description="cut: leave out of a rationale the sentences that stand in it before, word for word"
-    )
     steps: bool = Field(
         False, description="drop what the domain's checker, which knows the facts, finds a wrong step in"
     )

@@ -100,7 +100,7 @@ SHORTEN = Stage(
     "shorten",
     "Rationales within budgets",
     annotation.shorten,
-    ("reasoning", "-reasoning.rl", "-reasoning.grpo", "annotate.repeats", "task.answers", "ta.precision"),
+    ("reasoning", "-reasoning.rl", "-reasoning.grpo", "task.answers", "ta.precision"),
     ("apprentice", "draft", "annotate"),
     version=3,
 )

@@ -34,7 +34,6 @@ from bridge_edge.data.thinking import ROOM, asked, closing, counter, fits, short
 from bridge_edge.evaluate import Scores, score, spearman
 from bridge_edge.generate.drafts import Draft
 from bridge_edge.generate.engine import generate
-from bridge_edge.generate.repeats import said_once
 from bridge_edge.parallel import side_by_side
 from bridge_edge.progress import track
 from bridge_edge.recipe import Recipe
@@ -57,9 +56,8 @@ def written(
     for draft in drafts:
         read = parse(draft.text, recipe.task.answers)
         same = draft.ended and read.answer is not None and normal(read.answer) == normal(sample.answer or "")
-        text = said_once(read.rationale)[0] if recipe.annotate.repeats == "cut" else read.rationale
-        if same and fits(count(text), budget) and not first_error(text):
-            return text
+        if same and fits(count(read.rationale), budget) and not first_error(read.rationale):
+            return read.rationale
     return None
 
 

@@ -116,23 +116,6 @@ def test_a_completion_cut_off_at_the_bound_is_not_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("generic")
-@pytest.mark.parametrize(
-    ("repeats", "text", "again"), [("cut", "It is so. I see.", 2), ("keep", "It is so. " * 3 + "I see.", 0)]
-)
-def test_what_is_kept_says_each_sentence_once(
-    repeats: str, text: str, again: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    drafts = raw() | {POOL[3].id: [draft("It is so. It is so. It is so. I see.\nAnswer: Yes")]}
-    metrics = keep_best(recipe(f"annotate.repeats={repeats}"), POOL, drafts, tmp_path)
-    shown = {s.prompt: s.rationale for s in read_jsonl(tmp_path / "annotations.jsonl")}
-    assert shown == {POOL[0].prompt: "2 + 2 = 4. 4 is less than 5.", POOL[3].prompt: text, POOL[4].prompt: "2 + 3 = 5."}
-    decided = {d["id"]: d.get("repeats", 0) for d in map(json.loads, (tmp_path / DECISIONS).read_text().splitlines())}
-    assert decided == {s.id: again * (s is POOL[3]) for s in POOL}
-    assert metrics.get("repeats", 0) == (again > 0)
-    assert ("1 of them said a sentence again" in capsys.readouterr().err) == (again > 0)
-
-
-@pytest.mark.usefixtures("generic")
 def test_nothing_usable_is_said(tmp_path: Path) -> None:
     empty = {k: [draft("?")] for k in raw()}
     with pytest.raises(UserError, match="no annotation of the assistant was usable"):

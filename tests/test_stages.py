@@ -82,7 +82,6 @@ def test_a_method_that_is_switched_on_later_adds_stages_and_changes_none_before_
         ("annotate.keep=all", {"annotate"}),
         ("annotate.surest=0.5", {"annotate"}),
         ("annotate.steps=true", {"annotate"}),
-        ("annotate.repeats=keep", {"annotate"}),
         ("annotate.samples=4", {"draft", "annotate"}),
         ("annotate.seed=1", {"draft", "annotate"}),
         ("baseline.epochs=1", {"reader", "baseline"}),

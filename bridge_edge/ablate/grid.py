@@ -17,7 +17,7 @@ STRATEGIES = ("bridge", "greedy", "difficulty", "diversity", "facility-location"
 UNFILTERED = (
     "annotate.keep=all", "annotate.arithmetic=false", "annotate.surest=1", "annotate.reader=false",
     "annotate.near_duplicate=null", "annotate.longest=null", "annotate.samples=1", "annotate.tellings=1",
-    "annotate.agreement=0", "annotate.repeats=keep", "annotate.steps=false",
+    "annotate.agreement=0", "annotate.steps=false",
 )  # fmt: skip
 BEST, LEAST = 0.41, 0.28
 """Relative gains that BRIDGE (arXiv 2512.20403) reports over direct distillation at the same budget."""
@@ -88,7 +88,6 @@ def filters(recipe: Recipe) -> Experiment:
         "true arithmetic": ("annotate.arithmetic=true",),
         "surest 70 %": ("annotate.surest=0.7",),
         "surest 70 %, second reader": ("annotate.surest=0.7", "annotate.reader=true"),
-        "sentences said once": ("annotate.repeats=cut",),
         "no near-duplicates": ("annotate.near_duplicate=0.7",),
         f"few above {half} tokens": (f"annotate.longest={half}",),
         "vote of 4 drafts": ("annotate.samples=4",),

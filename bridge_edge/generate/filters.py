@@ -29,9 +29,8 @@ from bridge_edge.recipe_models import AnnotateSpec
 
 @dataclass
 class Entry:
-    """One item on its way through the filters; `best` is the draft that stands for it, `read` its mean
-    log-probability under a second reader, where there is one, and `repeats` the sentences that were left out of it in
-    the end because it had said them."""
+    """One item on its way through the filters; `best` is the draft that stands for it, and `read` its mean
+    log-probability under a second reader, where there is one."""
 
     sample: Sample
     verdict: Verdict
@@ -40,7 +39,6 @@ class Entry:
     read: float | None = None
     dropped_by: str = ""
     why: str = ""
-    repeats: int = 0
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -65,7 +63,6 @@ class Entry:
             line["tokens"] = draft.tokens
             line |= {} if self.best.accord is None else {"accord": round(self.best.accord, 4)}
             line |= {} if self.read is None else {"read": round(self.read, 5)}
-            line |= {"repeats": self.repeats} if self.repeats else {}
         return {**line, **({"notes": self.notes} if self.notes else {})}
 
 

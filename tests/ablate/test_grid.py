@@ -32,7 +32,7 @@ def test_claims_are_about_arms_that_exist(name: str) -> None:
 
 
 def test_equal_cells_of_several_experiments_are_run_once() -> None:
-    words = ("recipe=legal", "annotate.surest=1", "annotate.reader=false", "annotate.repeats=keep")
+    words = ("recipe=legal", "annotate.surest=1", "annotate.reader=false")
     chosen = experiments(["direct-vs-bridge", "ta", "filters"], load_recipe(words))
     cells = all_cells(chosen, [0, 1], setting(*words))
     assert len({cell.id for cell in cells}) == len(cells)
