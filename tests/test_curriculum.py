@@ -22,6 +22,7 @@ from bridge_edge.train.batches import ANSWER, RATIONALE, Encoded
 from bridge_edge.train.loop import Plan, step_plan
 from bridge_edge.tutoring import tutor
 from tests import tiny
+from tests.legal import LEGAL
 
 PLAN = Plan(1e-3, 2, 64, 32, seed=3)
 SAMPLES = [Sample(f"item {i}", "Yes", f"step {i}.") for i in range(5)]
@@ -125,7 +126,7 @@ def test_the_order_concerns_the_tutoring_alone(tmp_path: Path) -> None:
     outputs = dict.fromkeys((s.name for s in STAGES), "x")
 
     def keys(*words: str) -> dict[str, str]:
-        recipe = load_recipe(["recipe=legal", *words])
+        recipe = load_recipe([*LEGAL, *words])
         return {s.name: stage_key(s, recipe, outputs) for s in needed_for(None, recipe)}
 
     plain, ordered = keys(), keys("tutor.order=easy-to-hard")
@@ -151,7 +152,7 @@ def run(path: Path, *words: str) -> dict[str, Any]:
     write_jsonl(path / "annotate" / "annotations.jsonl", SAMPLES[:3])
     decisions(path / "annotate", -0.9, -0.1, -0.5)
     sizes = ("student.epochs=1", "student.batch_tokens=64", "student.micro_tokens=64", "task.max_new_tokens=8")
-    recipe = load_recipe(["recipe=legal", *sizes, *words])
+    recipe = load_recipe([*LEGAL, *sizes, *words])
     return tutor(Context(recipe, path), path / "tutor")
 
 

@@ -25,9 +25,10 @@ from bridge_edge.stages import STAGES, needed_for
 from bridge_edge.train.models import load_model, load_tokenizer
 from bridge_edge.tutoring import tutor
 from tests import tiny
+from tests.legal import LEGAL
 
 SMALL = (
-    *("recipe=legal", "task.max_new_tokens=8", "task.answers=['yes', 'no']", "student.epochs=2", "student.lr=1e-2"),
+    *(*LEGAL, "task.max_new_tokens=8", "task.answers=['yes', 'no']", "student.epochs=2", "student.lr=1e-2"),
     "swap.enabled=false",
 )
 OUTPUTS = {stage.name: stage.name for stage in STAGES}
@@ -137,7 +138,7 @@ def test_kept_on_disk_the_assistant_teaches_the_same_and_is_gone_while_the_stude
 
 
 def test_plan_says_what_the_kept_distributions_take(place: Path, tmp_path: Path) -> None:
-    words = ["recipe=legal", f"ta.model={place / 'apprentice'}", f"student.model={place / 'align'}", "data.pool=60"]
+    words = [*LEGAL, f"ta.model={place / 'apprentice'}", f"student.model={place / 'align'}", "data.pool=60"]
     words += ["kd.mix=static", "task.max_new_tokens=8", "student.epochs=4", "swap.enabled=false"]
     without = plan(words, tmp_path / "runs", 1)
     found = plan([*words, "kd.top_k=10"], tmp_path / "runs", 1)
@@ -151,7 +152,7 @@ def test_plan_says_what_the_kept_distributions_take(place: Path, tmp_path: Path)
 
 def test_a_key_sees_the_mixture_and_the_assistant_only_where_they_matter() -> None:
     def key(stage: str, *words: str, **outputs: str) -> str:
-        recipe = load_recipe(["recipe=legal", *words])
+        recipe = load_recipe([*LEGAL, *words])
         chosen = next(s for s in needed_for(None, recipe) if s.name == stage)
         return stage_key(chosen, recipe, {**OUTPUTS, **outputs})
 
@@ -163,13 +164,13 @@ def test_a_key_sees_the_mixture_and_the_assistant_only_where_they_matter() -> No
     assert key("tutor", "kd.mix=risk") == key("tutor", "kd.mix=risk", "kd.divergence=js", "kd.top_k=8")
     assert key("tutor", "kd.mix=static") != key("tutor", "kd.mix=static", "kd.top_k=8")
     assert key("tutor", "kd.mix=soft") != key("tutor", "kd.mix=soft", "kd.on_policy=0.5")
-    others = [stage.name for stage in needed_for(None, load_recipe(["recipe=legal"])) if stage.name != "tutor"]
+    others = [stage.name for stage in needed_for(None, load_recipe(LEGAL)) if stage.name != "tutor"]
     assert [key(name, "kd.mix=soft") for name in others] == [key(name) for name in others]
-    assert "kd" not in settings(load_recipe(["recipe=legal"]))
+    assert "kd" not in settings(load_recipe(LEGAL))
 
 
 def test_the_recipes_values_are_the_mixtures() -> None:
-    mix = mix_of(load_recipe(["recipe=legal", "kd.mix=power", "kd.gamma=0.5", "kd.ab=[0.5, 0.1]", "kd.label=argmax"]))
+    mix = mix_of(load_recipe([*LEGAL, "kd.mix=power", "kd.gamma=0.5", "kd.ab=[0.5, 0.1]", "kd.label=argmax"]))
     assert mix == Mix("power", gamma=0.5, ab=(0.5, 0.1), label="argmax")
 
 
@@ -190,7 +191,7 @@ def test_the_recipes_values_are_the_mixtures() -> None:
 )
 def test_values_that_mean_nothing_are_refused(words: tuple[str, ...], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        load_recipe(["recipe=legal", *words])
+        load_recipe([*LEGAL, *words])
 
 
 def other_template(folder: Path) -> None:
@@ -212,7 +213,7 @@ def test_models_that_do_not_share_their_tokens_are_refused_before_any_work(
 ) -> None:
     student = tiny.checkpoint(tmp_path / "student", "llama", hidden=32)
     spoil(student)
-    words = ["recipe=legal", f"ta.model={place / 'apprentice'}", f"student.model={student}", "kd.mix=static"]
+    words = [*LEGAL, f"ta.model={place / 'apprentice'}", f"student.model={student}", "kd.mix=static"]
     for verb in (lambda: plan(words, tmp_path / "runs", 1), lambda: distill(words, tmp_path / "runs")):
         with pytest.raises(UserError, match=said):
             verb()

@@ -23,8 +23,9 @@ from bridge_edge.run import Run, run_path
 from bridge_edge.teacher.ask import ask_all
 from bridge_edge.teacher.base import Reply, Request
 from bridge_edge.teacher.expert import ExpertTeacher
+from tests.legal import LEGAL
 
-SMALL = ("recipe=legal", "data.pool=40", "data.dev=4", "data.test=4")
+SMALL = (*LEGAL, "data.pool=40", "data.dev=4", "data.test=4")
 PRICED = ("teacher.price.prompt=2.5", "teacher.price.completion=10")
 FLAT = Tokens([100] * 10, [200] * 10, [50] * 10, "hand", "hand")
 
@@ -128,14 +129,14 @@ def test_the_expected_money_is_what_the_metered_expert_then_costs(tmp_path: Path
 def test_a_cap_that_ends_the_asking_is_named_with_its_reach(tmp_path: Path) -> None:
     # 100 x 2.5 + 50 x 10 = 750 millionths of a dollar a call; the worst case of one is 200 x 2.5 + 400 x 10 = 4500
     def stops(*words: str, queries: int = 100) -> dict | None:
-        return stopping_cap(load_recipe(["recipe=legal", *words]), FLAT, 100, queries)
+        return stopping_cap(load_recipe([*LEGAL, *words]), FLAT, 100, queries)
 
     assert stops("budget.usd=1") is None
     assert stops("budget.usd=0.012") == {"cap": "budget.usd", "after_calls": 11}
     assert stops("budget.tokens=1200") == {"cap": "budget.tokens", "after_calls": 5}
     assert stops("budget.usd=0.004") == {"cap": "budget.usd", "after_calls": 0}
     assert stops(queries=60) == {"cap": "budget.queries", "after_calls": 60}
-    assert money(load_recipe(["recipe=legal"]), FLAT, 100)["expected"] == pytest.approx(0.075)
+    assert money(load_recipe(LEGAL), FLAT, 100)["expected"] == pytest.approx(0.075)
 
 
 def test_the_reach_of_a_cap_is_the_ledgers(tmp_path: Path) -> None:
@@ -190,14 +191,14 @@ def test_sizes_come_from_files_or_names() -> None:
     embedded = size_of("embedded:student")
     assert embedded is not None
     assert 10**5 < embedded < 10**7
-    edge, small = load_recipe(["recipe=legal", "scale=edge"]), load_recipe(["recipe=legal"])
+    edge, small = load_recipe([*LEGAL, "scale=edge"]), load_recipe(LEGAL)
     assert memory_needed(edge)["needed"] > 10e9 > memory_needed(small)["needed"]
     assert memory_needed(small, [3e9]) == {"needed": 3_000_000_000, "source": "measured in an earlier run"}
 
 
 def test_every_draft_of_an_item_takes_its_place_on_the_disk() -> None:
     def needed(*words: str) -> int:
-        found = disk_needed(load_recipe(["recipe=legal", *words]), 5000, {"draft"})
+        found = disk_needed(load_recipe([*LEGAL, *words]), 5000, {"draft"})
         assert found is not None
         return found
 
@@ -205,7 +206,7 @@ def test_every_draft_of_an_item_takes_its_place_on_the_disk() -> None:
 
 
 def test_a_ta_that_mixes_its_labels_in_lies_beside_the_student() -> None:
-    models = ["recipe=legal", "student.model=someone/s-500M", "student.micro_tokens=2048", "ta.model=someone/t-100M"]
+    models = [*LEGAL, "student.model=someone/s-500M", "student.micro_tokens=2048", "ta.model=someone/t-100M"]
 
     def needed(*words: str) -> int:
         return int(memory_needed(load_recipe([*models, *words]))["needed"])

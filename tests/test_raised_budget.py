@@ -16,8 +16,9 @@ from bridge_edge.errors import UserError
 from bridge_edge.prices import Price, Usage
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.run import Run
+from tests.legal import LEGAL
 
-SMALL = ("recipe=legal", "data.pool=40", "data.dev=4", "data.test=4")
+SMALL = (*LEGAL, "data.pool=40", "data.dev=4", "data.test=4")
 
 
 def teach(folder: Path, *words: str) -> tuple[dict[str, Any], Run]:

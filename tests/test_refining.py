@@ -15,8 +15,9 @@ from bridge_edge.stage_key import stage_key
 from bridge_edge.stages import needed_for
 from tests import colours
 from tests.colours import RIGHT, go
+from tests.legal import LEGAL
 
-ON = ("recipe=legal", "refine.items=100")
+ON = (*LEGAL, "refine.items=100")
 ALONE = {"warmup", "score", "select", "teach", "apprentice", "align", "baseline", "data", "annotate", "reader"}
 
 
@@ -28,7 +29,7 @@ def keys(*words: str) -> dict[str, str]:
 
 
 def test_it_stands_between_the_apprenticeship_and_whoever_reads_the_assistant() -> None:
-    plain, on = keys("recipe=legal", "kd.mix=static"), keys(*ON, "kd.mix=static")
+    plain, on = keys(*LEGAL, "kd.mix=static"), keys(*ON, "kd.mix=static")
     assert on.keys() - plain.keys() == {"refine"}
     assert {name for name in plain if plain[name] == on[name]} == ALONE
     assert {name for name, key in keys(*ON).items() if key != on[name]} == {"tutor"}
@@ -46,7 +47,7 @@ def test_it_stands_between_the_apprenticeship_and_whoever_reads_the_assistant() 
 
 
 def test_a_value_that_is_off_names_no_other_folder() -> None:
-    plain, off = load_recipe(["recipe=legal"]), load_recipe(["recipe=legal", "refine.share=0.1"])
+    plain, off = load_recipe(LEGAL), load_recipe([*LEGAL, "refine.share=0.1"])
     assert run_path(Path(), plain) == run_path(Path(), off) != run_path(Path(), load_recipe([*ON]))
 
 
@@ -57,16 +58,12 @@ def test_it_is_refused_where_nothing_tells_right_from_wrong() -> None:
     assert load_recipe([*unlabelled, "annotate.samples=4"]).refine.on
     with pytest.raises(UserError, match=r"annotate.engine=openai asks an assistant that is served elsewhere"):
         load_recipe([*ON, "annotate.engine=openai", "annotate.base_url=http://ta", "annotate.model=ta"])
-    assert not load_recipe(["recipe=legal", "data.labels=none", "select.difficulty=entropy"]).refine.on
+    assert not load_recipe([*LEGAL, "data.labels=none", "select.difficulty=entropy"]).refine.on
 
 
 def test_the_gate_stands_behind_the_last_training() -> None:
     stop = ("gate.on_fail=stop",)
-    assert (
-        keys(*ON, *stop)["apprentice"]
-        == keys("recipe=legal")["apprentice"]
-        != keys("recipe=legal", *stop)["apprentice"]
-    )
+    assert keys(*ON, *stop)["apprentice"] == keys(*LEGAL)["apprentice"] != keys(*LEGAL, *stop)["apprentice"]
     assert keys(*ON, *stop)["refine"] != keys(*ON)["refine"]
 
 

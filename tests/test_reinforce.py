@@ -29,11 +29,12 @@ from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.losses import supervised_states
 from bridge_edge.train.models import load_model, save_model
 from tests import tiny
+from tests.legal import LEGAL
 
 BUDGETS = (8, 16)
 POOL = [Sample(f"Is {i} more than {i % 7}?", "yes" if i % 2 else "no", f"{i} and {i % 7}.") for i in range(6)]
 TOKENIZER = tiny.tokenizer()
-WORDS = ("recipe=legal", "task.answers=['yes', 'no']", "task.max_new_tokens=12", "student.epochs=1", "student.lr=1e-2",
+WORDS = (*LEGAL, "task.answers=['yes', 'no']", "task.max_new_tokens=12", "student.epochs=1", "student.lr=1e-2",
          "reasoning.budgets=[8,16]")  # fmt: skip
 RL = (*WORDS, "reasoning.rl=true", "reasoning.grpo.items=6", "reasoning.grpo.questions=2", "reasoning.grpo.group=3")
 
@@ -333,7 +334,7 @@ def test_a_labelled_pool_is_what_answers_are_held_against(place: Path) -> None:
 
 def test_a_student_that_does_not_reason_is_not_reinforced() -> None:
     with pytest.raises(UserError, match=r"reasoning\.rl needs tutor\.format"):
-        load_recipe(["recipe=legal", "reasoning.rl=true", "tutor.format=multitask"])
+        load_recipe([*LEGAL, "reasoning.rl=true", "tutor.format=multitask"])
 
 
 def test_the_learning_rate_is_a_share_of_the_tutorings(place: Path, tmp_path: Path) -> None:

@@ -27,24 +27,24 @@ from bridge_edge.stage_key import stage_key
 from bridge_edge.stages import STAGES, needed_for
 from tests import colours
 from tests.colours import go
+from tests.legal import LEGAL
 
 
 def test_one_round_changes_no_name_and_no_key() -> None:
     """Folders and keys of before the value was known stay what they were."""
-    plain, said = load_recipe(["recipe=legal"]), load_recipe(["recipe=legal", "select.rounds=1"])
+    plain, said = load_recipe(["recipe=medical"]), load_recipe(["recipe=medical", "select.rounds=1"])
     assert "rounds" not in settings(plain)["select"]
     assert set(plain.model_dump(mode="json")["select"]) - set(settings(plain)["select"]) == {"rounds", "probe"}
     assert run_path(Path(), plain) == run_path(Path(), said)
     assert expand(STAGES, 1) == list(STAGES)
-    plain = load_recipe(["recipe=legal", "annotate.reader=false"])
     for dotted, value in NEUTRAL.items():  # what is left out is what a recipe that says nothing has
         part, _, name = dotted.partition(".")
         assert plain.model_dump(mode="json")[part][name] == value
-    assert run_path(Path(), load_recipe(["recipe=legal", "select.rounds=2"])) != run_path(Path(), plain)
+    assert run_path(Path(), load_recipe(["recipe=medical", "select.rounds=2"])) != run_path(Path(), plain)
 
 
 def test_rounds_are_stages_whose_last_ones_have_the_plain_names() -> None:
-    recipe = load_recipe(["recipe=legal", "select.rounds=3"])
+    recipe = load_recipe([*LEGAL, "select.rounds=3"])
     names = [stage.name for stage in needed_for(None, recipe)]
     loop = [f"{name}{end}" for end in ("-1", "-2", "") for name in OFTEN]
     assert names == ["data", "warmup", *loop, "draft", "align", "reader", "annotate", "tutor", "baseline", "evaluate"]
@@ -57,14 +57,14 @@ def test_rounds_are_stages_whose_last_ones_have_the_plain_names() -> None:
 
 
 def test_a_round_sees_its_share_of_every_cap() -> None:
-    words = ["recipe=legal", "budget.queries=90", "budget.usd=3", "budget.tokens=900", "gate.on_fail=stop"]
+    words = [*LEGAL, "budget.queries=90", "budget.usd=3", "budget.tokens=900", "gate.on_fail=stop"]
     recipe = load_recipe([*words, "select.rounds=3"])
     first, last = recipe_of(recipe, (1, 3)), recipe_of(recipe, (3, 3))
     assert (first.budget.queries, first.budget.usd, first.budget.tokens) == (30, 1, 300)
     assert first.gate.on_fail == "continue"
     assert last == load_recipe(words)
     with pytest.raises(UserError, match="each round asks at least one"):
-        load_recipe(["recipe=legal", "budget.queries=2", "select.rounds=3"])
+        load_recipe([*LEGAL, "budget.queries=2", "select.rounds=3"])
 
 
 def keys(recipe: Recipe) -> dict[str, str]:
@@ -75,19 +75,19 @@ def keys(recipe: Recipe) -> dict[str, str]:
 
 
 def test_more_rounds_of_the_same_size_share_those_that_are_done() -> None:
-    two = keys(load_recipe(["recipe=legal", "budget.queries=40", "budget.usd=null", "select.rounds=2"]))
-    four = keys(load_recipe(["recipe=legal", "budget.queries=80", "budget.usd=null", "select.rounds=4"]))
+    two = keys(load_recipe([*LEGAL, "budget.queries=40", "budget.usd=null", "select.rounds=2"]))
+    four = keys(load_recipe([*LEGAL, "budget.queries=80", "budget.usd=null", "select.rounds=4"]))
     assert {name for name in two if two[name] == four.get(name)} >= {f"{name} {k}" for name in OFTEN for k in (1, 2)}
-    one = keys(load_recipe(["recipe=legal", "budget.queries=20", "budget.usd=null"]))
+    one = keys(load_recipe([*LEGAL, "budget.queries=20", "budget.usd=null"]))
     assert all(one[f"{name} 1"] == two[f"{name} 1"] for name in OFTEN)
 
 
 def test_how_many_items_are_explained_matters_to_later_rounds_alone() -> None:
-    words = ["recipe=legal", "budget.queries=40", "budget.usd=null", "select.rounds=2"]
+    words = [*LEGAL, "budget.queries=40", "budget.usd=null", "select.rounds=2"]
     usual, fewer = keys(load_recipe(words)), keys(load_recipe([*words, "select.probe=800"]))
     assert {name for name in usual if usual[name] == fewer[name]} >= {f"{name} 1" for name in OFTEN}
     assert usual["score 2"] != fewer["score 2"]
-    one = keys(load_recipe(["recipe=legal", "budget.queries=20", "budget.usd=null"]))
+    one = keys(load_recipe([*LEGAL, "budget.queries=20", "budget.usd=null"]))
     assert usual["score 1"] == one["score 1"]
 
 
@@ -174,7 +174,7 @@ def test_a_larger_budget_goes_on_and_asks_what_is_new(recipe: Path, finished: Ru
 
 
 def test_the_plan_counts_the_disk_of_every_round(tmp_path: Path) -> None:
-    words = ["recipe=legal", "data.pool=40", "data.dev=4", "data.test=4", "budget.queries=8"]
+    words = [*LEGAL, "data.pool=40", "data.dev=4", "data.test=4", "budget.queries=8"]
     one, two, three = (
         make_plan(load_recipe([*words, f"select.rounds={n}"]), tmp_path, 1)["disk"]["needed"] for n in (1, 2, 3)
     )

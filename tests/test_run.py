@@ -19,11 +19,12 @@ from bridge_edge.recipe_io import load_recipe
 from bridge_edge.run import Run, all_runs, canonical, commit, digest_tree, latest, run_path, write_atomic
 from bridge_edge.stage_key import stage_key
 from bridge_edge.stages import STAGES, needed_for
+from tests.legal import LEGAL
 
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return load_recipe(["recipe=legal"])
+    return load_recipe(LEGAL)
 
 
 def put(folder: Path, **files: str) -> Path:
@@ -41,7 +42,7 @@ def test_a_changed_domain_is_another_run_and_makes_its_own_data_and_lessons(
     monkeypatch.setattr("bridge_edge.run.util.find_spec", lambda name: spec)
 
     def now(words: tuple[str, ...] = ()) -> dict[str, object]:
-        made, outputs = load_recipe(["recipe=legal", *words]), dict.fromkeys((s.name for s in STAGES), "x")
+        made, outputs = load_recipe([*LEGAL, *words]), dict.fromkeys((s.name for s in STAGES), "x")
         there = {s.name: stage_key(s, made, outputs) for s in needed_for(None, made)}
         return {"folder": run_path(tmp_path, made), **there}
 
@@ -57,10 +58,10 @@ def test_a_recipe_has_one_directory(tmp_path: Path, recipe: Recipe) -> None:
     run = Run.create(tmp_path, recipe)
     run.manifest["stages"]["data"] = {"key": "k"}
     run.save()
-    again = Run.create(tmp_path, load_recipe(["recipe=legal"]))
+    again = Run.create(tmp_path, load_recipe(LEGAL))
     assert again.path == run.path
     assert again.stage("data") == {"key": "k"}
-    other = Run.create(tmp_path, load_recipe(["recipe=legal", "student.lr=1e-4"]))
+    other = Run.create(tmp_path, load_recipe([*LEGAL, "student.lr=1e-4"]))
     assert other.path != run.path
     assert load_recipe([f"recipe={run.path / 'recipe.yaml'}"]) == recipe
 
@@ -143,7 +144,7 @@ def test_a_damaged_manifest_is_said_and_harms_no_neighbour(text: str, tmp_path: 
 def test_the_latest_run_is_the_last_finished_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished run"):
         latest(tmp_path / "nowhere")
-    runs = [Run.create(tmp_path, load_recipe(["recipe=legal", f"seed={i}"])) for i in range(3)]
+    runs = [Run.create(tmp_path, load_recipe([*LEGAL, f"seed={i}"])) for i in range(3)]
     with pytest.raises(UserError, match="bridge-edge distill"):
         latest(tmp_path)
     for run, when in ((runs[0], 20.0), (runs[1], 10.0)):

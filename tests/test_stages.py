@@ -17,6 +17,7 @@ from bridge_edge.run import Run
 from bridge_edge.stage_key import slice_of, stage_key
 from bridge_edge.stage_runner import KEY, run_stages
 from bridge_edge.stages import STAGES, Stage, needed_for
+from tests.legal import LEGAL
 
 OUTPUTS = {stage.name: stage.name for stage in STAGES}
 BUDGETS = ("reasoning.budgets=[16,32]",)
@@ -28,13 +29,13 @@ def keys(recipe: Recipe) -> dict[str, str]:
 
 def touched(word: str, *base: str) -> set[str]:
     """The stages whose own key changes with one value, their inputs being equal."""
-    before, after = (keys(load_recipe(["recipe=legal", *base, *more])) for more in ((), (word,)))
+    before, after = (keys(load_recipe([*LEGAL, *base, *more])) for more in ((), (word,)))
     return {name for name in before if before[name] != after[name]}
 
 
 def test_stages_read_what_exists_and_need_what_came_before() -> None:
     plain, *others = (
-        load_recipe(["recipe=legal", *words])
+        load_recipe([*LEGAL, *words])
         for words in ((), BUDGETS, (*BUDGETS, "reasoning.rl=true"), (*BUDGETS, "reasoning.rl=true", "select.rounds=2"))
     )
     for recipe in (plain, *others):
@@ -51,7 +52,7 @@ def test_stages_read_what_exists_and_need_what_came_before() -> None:
 def test_a_method_that_is_switched_on_later_adds_stages_and_changes_none_before_them() -> None:
     """The annotations are not made again for budgets, nor the student of budgets for its reinforcement."""
     plain, within, rl, alone = (
-        keys(load_recipe(["recipe=legal", *words]))
+        keys(load_recipe([*LEGAL, *words]))
         for words in (
             (),
             BUDGETS,
@@ -102,7 +103,7 @@ def test_values_that_reach_far_touch_the_data_or_the_models(word: str) -> None:
 
 
 def test_every_value_of_a_recipe_but_its_labels_is_in_some_key() -> None:
-    recipe = load_recipe(["recipe=legal"])
+    recipe = load_recipe(LEGAL)
     read = {dotted for stage in STAGES for dotted in stage.reads}
     for name in Recipe.model_fields:
         if name in ("description", "expected", "scale"):
@@ -114,15 +115,15 @@ def test_every_value_of_a_recipe_but_its_labels_is_in_some_key() -> None:
 
 
 def test_a_key_sees_inputs_version_and_the_files_of_models(tmp_path: Path) -> None:
-    recipe, stage = load_recipe(["recipe=legal"]), STAGES[1]
+    recipe, stage = load_recipe(LEGAL), STAGES[1]
     key = stage_key(stage, recipe, OUTPUTS)
-    assert key == stage_key(stage, load_recipe(["recipe=legal"]), OUTPUTS)
+    assert key == stage_key(stage, load_recipe(LEGAL), OUTPUTS)
     assert key != stage_key(stage, recipe, {**OUTPUTS, "data": "other"})
     assert key != stage_key(Stage(**{**stage.__dict__, "version": 99}), recipe, OUTPUTS)
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text("{}")
-    own = load_recipe(["recipe=legal", f"ta.model={base}"])
+    own = load_recipe([*LEGAL, f"ta.model={base}"])
     before = stage_key(stage, own, OUTPUTS)
     (base / "config.json").write_text("{ }")
     assert before != stage_key(stage, own, OUTPUTS)
@@ -168,7 +169,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
 
 
 def go(folder: Path, *words: str) -> tuple[int, Run]:
-    recipe = load_recipe(["recipe=legal", *words])
+    recipe = load_recipe([*LEGAL, *words])
     run = Run.create(folder, recipe)
     return run_stages(run, recipe, Context(recipe, run.path)), run
 
@@ -245,7 +246,7 @@ def test_half_done_work_of_another_key_is_thrown_away(toy: Toy, tmp_path: Path) 
     toy.fail = {"second"}
     with pytest.raises(UserError):
         go(tmp_path)
-    run = Run.create(tmp_path, load_recipe(["recipe=legal"]))
+    run = Run.create(tmp_path, load_recipe(LEGAL))
     (run.path / "second.partial" / KEY).write_text("another key")
     toy.fail = set()
     go(tmp_path)
@@ -264,7 +265,7 @@ def test_work_in_a_finished_run_takes_its_status_back(toy: Toy, tmp_path: Path) 
 
 
 def test_a_target_leaves_the_rest_alone(toy: Toy, tmp_path: Path) -> None:
-    recipe = load_recipe(["recipe=legal"])
+    recipe = load_recipe(LEGAL)
     run = Run.create(tmp_path, recipe)
     for expected in (2, 0):
         assert run_stages(run, recipe, Context(recipe, run.path), "second") == expected
@@ -273,7 +274,7 @@ def test_a_target_leaves_the_rest_alone(toy: Toy, tmp_path: Path) -> None:
 
 def test_the_second_reader_is_the_student_of_direct_distillation() -> None:
     plain, both, alone = (
-        keys(load_recipe(["recipe=legal", *words]))
+        keys(load_recipe([*LEGAL, *words]))
         for words in (
             ("annotate.reader=false",),
             ("annotate.reader=true",),
@@ -283,4 +284,4 @@ def test_the_second_reader_is_the_student_of_direct_distillation() -> None:
     assert both["reader"] == both["baseline"] == plain["baseline"] == alone["reader"] != alone["baseline"]
     assert both["annotate"] == alone["annotate"] != plain["annotate"]
     assert {name for name in plain if plain[name] != both[name]} == {"annotate"}
-    assert "reader" not in keys(load_recipe(["recipe=legal", "annotate.surest=1"])), "nothing depends on it there"
+    assert "reader" not in keys(load_recipe([*LEGAL, "annotate.surest=1"])), "nothing depends on it there"

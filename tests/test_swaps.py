@@ -24,8 +24,9 @@ from bridge_edge.stage_key import stage_key
 from bridge_edge.stages import needed_for
 from tests import colours
 from tests.colours import go
+from tests.legal import LEGAL
 
-ON = ("recipe=legal", "swap.enabled=true")
+ON = (*LEGAL, "swap.enabled=true")
 ANIMALS = "swap.words={animals: [cat, dog, hen, cow, pig]}"
 TRAINED = {"apprentice", "draft", "reader", "tutor", "baseline"}
 
@@ -100,7 +101,7 @@ def swapped_facts(value: Any, new: dict[str, str]) -> Any:
 
 
 def test_lists_come_from_the_recipe_a_file_or_the_domain(tmp_path: Path) -> None:
-    assert swaps_of(load_recipe(["recipe=legal", "swap.enabled=false"])) is None
+    assert swaps_of(load_recipe([*LEGAL, "swap.enabled=false"])) is None
     (tmp_path / "names.txt").write_text("Ann\n\n Ben \n", encoding="utf-8")
     recipe = colours.write(tmp_path)
     recipe.write_text(recipe.read_text() + "swap: {enabled: true, words: {people: names.txt, places: [Rome, Oslo]}}\n")
@@ -111,7 +112,7 @@ def test_lists_come_from_the_recipe_a_file_or_the_domain(tmp_path: Path) -> None
     for word in (f"swap.words.people={tmp_path}/names.txt", f"swap.words={{people: {tmp_path}/names.txt}}"):
         given = load_recipe([*ON, word])
         assert given.swap.words["people"] == ("Ann", "Ben")
-    assert load_recipe(["recipe=legal", f"swap={{words: {{people: {tmp_path}/names.txt}}}}"]).swap.words
+    assert load_recipe([*LEGAL, f"swap={{words: {{people: {tmp_path}/names.txt}}}}"]).swap.words
     own = swaps_of(load_recipe([*ON, "swap.words={people: [Mary, James]}"]))
     assert own is not None
     assert own.lists == {"people": ("Mary", "James")}
@@ -149,14 +150,14 @@ def keys(*words: str) -> dict[str, str]:
 
 
 def test_only_what_learns_or_writes_rationales_is_new_and_only_where_it_is_on() -> None:
-    off = keys("recipe=legal", "swap.enabled=false")
-    assert off == keys("recipe=legal", "swap.enabled=false", ANIMALS)
-    plain, other = (load_recipe(["recipe=legal", "swap.enabled=false", *words]) for words in ((), (ANIMALS,)))
+    off = keys(*LEGAL, "swap.enabled=false")
+    assert off == keys(*LEGAL, "swap.enabled=false", ANIMALS)
+    plain, other = (load_recipe([*LEGAL, "swap.enabled=false", *words]) for words in ((), (ANIMALS,)))
     assert run_path(Path(), plain) == run_path(Path(), other) != run_path(Path(), load_recipe([*ON]))
     on, named = keys(*ON), keys(*ON, ANIMALS)
     assert {name for name in off if off[name] != on[name]} == TRAINED
     assert {name for name in on if named[name] != on[name]} == TRAINED
-    refined = keys(*ON, "refine.items=100"), keys("recipe=legal", "swap.enabled=false", "refine.items=100")
+    refined = keys(*ON, "refine.items=100"), keys(*LEGAL, "swap.enabled=false", "refine.items=100")
     assert refined[0]["refine"] != refined[1]["refine"]
 
 
@@ -184,10 +185,10 @@ def test_every_pass_of_a_run_but_the_first_has_other_words(tmp_path: Path, monke
 
 
 def test_the_grid_compares_student_assistant_and_direct_distillation() -> None:
-    (found,) = experiments(["swaps"], load_recipe(["recipe=legal"]))
+    (found,) = experiments(["swaps"], load_recipe(LEGAL))
     assert [(arm.who, arm.words[0]) for arm in found.arms] == [
         (who, f"swap.enabled={on}") for who in ("student", "ta", "baseline") for on in ("true", "false")
     ]
     assert len(found.claims) == 3
-    (found,) = experiments(["swaps"], load_recipe(["recipe=legal", "baseline.enabled=false"]))
+    (found,) = experiments(["swaps"], load_recipe([*LEGAL, "baseline.enabled=false"]))
     assert found.arms[4].words == ("swap.enabled=true", "baseline.enabled=true")

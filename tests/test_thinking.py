@@ -34,9 +34,10 @@ from bridge_edge.train.loop import Plan, train
 from bridge_edge.train.models import load_model, load_tokenizer
 from bridge_edge.tutoring import tutor
 from tests import tiny
+from tests.legal import LEGAL
 
 WORDS = (
-    "recipe=legal",
+    *LEGAL,
     "task.answers=['yes', 'no']",
     "task.max_new_tokens=12",
     "student.epochs=1",
@@ -160,7 +161,7 @@ def test_rank_correlation_is_that_of_the_ranks() -> None:
 )
 def test_budgets_that_mean_nothing_are_refused(words: tuple[str, ...], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        load_recipe(["recipe=legal", *words])
+        load_recipe([*LEGAL, *words])
 
 
 POOL = [Sample(f"Is {i} more than {i % 7}?", "yes" if i % 2 else "no") for i in range(8)]
@@ -295,7 +296,7 @@ def test_an_assistant_that_was_taught_to_write_short_does_so_at_each_budget(
 def test_where_no_line_of_the_teacher_fits_what_was_paid_still_serves(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["recipe=legal", "data.pool=40", "data.dev=8", "data.test=8", "budget.queries=6", "ta.epochs=1",
+    words = [*LEGAL, "data.pool=40", "data.dev=8", "data.test=8", "budget.queries=6", "ta.epochs=1",
              "warmup.epochs=1", "reasoning.compress=teacher", "reasoning.budgets=[4096]"]  # fmt: skip
     run = Run(Path(distill(words, tmp_path, target="apprentice")["run"]))
     stages = run.manifest["stages"]
@@ -305,7 +306,7 @@ def test_where_no_line_of_the_teacher_fits_what_was_paid_still_serves(
 
 
 def test_the_teacher_and_its_assistant_learn_budgets_in_a_run(tmp_path: Path) -> None:
-    words = ["recipe=legal", "data.pool=40", "data.dev=8", "data.test=8", "budget.queries=12", "ta.epochs=1",
+    words = [*LEGAL, "data.pool=40", "data.dev=8", "data.test=8", "budget.queries=12", "ta.epochs=1",
              "warmup.epochs=1", "task.max_new_tokens=96", "reasoning.budgets=[32,128]"]  # fmt: skip
     run = Run(Path(distill([*words, "reasoning.compress=teacher"], tmp_path, target="apprentice")["run"]))
     stages = run.manifest["stages"]

@@ -22,8 +22,9 @@ from bridge_edge.stages import Stage, needed_for
 from bridge_edge.train.models import load_model
 from tests import colours
 from tests.colours import RIGHT, go
+from tests.legal import LEGAL
 
-ON = ("recipe=legal", "turns.count=2")
+ON = (*LEGAL, "turns.count=2")
 
 
 def stages_of(*words: str) -> dict[str, Stage]:
@@ -38,15 +39,15 @@ def key(name: str, *words: str) -> str:
 
 
 def test_one_turn_changes_no_name_and_no_key() -> None:
-    plain, said = load_recipe(["recipe=legal"]), load_recipe(["recipe=legal", "turns.count=1", "turns.epochs=7"])
+    plain, said = load_recipe(LEGAL), load_recipe([*LEGAL, "turns.count=1", "turns.epochs=7"])
     assert run_path(Path(), plain) == run_path(Path(), said) != run_path(Path(), load_recipe([*ON]))
-    assert list(stages_of("recipe=legal")) == list(stages_of("recipe=legal", "turns.count=1"))
-    same = set(stages_of("recipe=legal")) - {"draft", "annotate", "tutor"}
-    assert {name for name in same if key(name, *ON) == key(name, "recipe=legal")} == same
+    assert list(stages_of(*LEGAL)) == list(stages_of(*LEGAL, "turns.count=1"))
+    same = set(stages_of(*LEGAL)) - {"draft", "annotate", "tutor"}
+    assert {name for name in same if key(name, *ON) == key(name, *LEGAL)} == same
 
 
 def test_the_last_turn_has_the_plain_names_and_reads_the_one_before() -> None:
-    stages = stages_of("recipe=legal", "turns.count=3")
+    stages = stages_of(*LEGAL, "turns.count=3")
     first, second = ("draft-1", "align", "reader", "annotate-1", "tutor-1"), ("draft-2", "annotate-2", "tutor-2")
     assert list(stages)[6:] == [*first, *second, "draft", "annotate", "tutor", "baseline", "evaluate"]
     assert stages["draft-1"].needs == ("data", "apprentice")
@@ -64,9 +65,9 @@ def test_the_last_turn_has_the_plain_names_and_reads_the_one_before() -> None:
 
 def test_turns_before_the_last_one_are_those_of_a_run_without_methods_or_with_more_turns() -> None:
     for name in ("draft", "annotate", "tutor"):
-        assert key(f"{name}-1", *ON) == key(name, "recipe=legal")
-        assert key(f"{name}-1", *ON, "kd.mix=static") == key(name, "recipe=legal")
-        assert key(f"{name}-2", "recipe=legal", "turns.count=3") == key(name, *ON)
+        assert key(f"{name}-1", *ON) == key(name, *LEGAL)
+        assert key(f"{name}-1", *ON, "kd.mix=static") == key(name, *LEGAL)
+        assert key(f"{name}-2", *LEGAL, "turns.count=3") == key(name, *ON)
     for word in ("kd.mix=static", "turns.share=0.1", "turns.epochs=9"):
         assert key("tutor", *ON, word) != key("tutor", *ON), word
     assert key("annotate", *ON, "turns.surest=0.9") != key("annotate", *ON) == key("annotate", *ON, "turns.epochs=9")
@@ -111,7 +112,7 @@ def test_it_is_refused_where_it_has_no_sense() -> None:
 
 
 def test_the_grid_has_an_experiment_of_turns() -> None:
-    (found,) = experiments(["turns"], load_recipe(["recipe=legal"]))
+    (found,) = experiments(["turns"], load_recipe(LEGAL))
     assert [arm.words for arm in found.arms] == [("turns.count=1",), ("turns.count=2",), ("turns.count=3",)]
     assert {claim.b for claim in found.claims} == {"1 turn"}
 

@@ -22,6 +22,7 @@ from bridge_edge.phases import Context
 from bridge_edge.prices import Price
 from bridge_edge.recipe_io import load_recipe
 from bridge_edge.teacher.outcome import Policy
+from tests.legal import LEGAL
 from tests.teacher.loopback import HALF, RESET, Scripted, Server, chat, serve
 
 KEY = "sk-canary-fedcba9876543210"
@@ -55,7 +56,7 @@ FAULTS: dict[str, tuple[Scripted, str, str]] = {  # what is sent, and the state 
 
 def run(folder: Path, server: Server, timeout: float) -> list[str]:
     """The teach stage over four items; returns all texts that a user could see of how it ended."""
-    words = ["recipe=legal", "teacher=openai", f"teacher.base_url={server.url}", "teacher.model=toy"]
+    words = [*LEGAL, "teacher=openai", f"teacher.base_url={server.url}", "teacher.model=toy"]
     words += [
         "teacher.api_key_env=TOY_KEY",
         f"teacher.timeout={timeout}",
@@ -118,7 +119,7 @@ def test_the_command_line_shows_no_key_whatever_the_server_says(tmp_path: Path) 
         (RESET, {}, GOOD),
         (401, {"x-request-id": KEY, "WWW-Authenticate": KEY}, NO),
     ]
-    words = ["recipe=legal", "teacher=openai", "teacher.model=toy", "teacher.api_key_env=TOY_KEY", "ta.epochs=1"]
+    words = [*LEGAL, "teacher=openai", "teacher.model=toy", "teacher.api_key_env=TOY_KEY", "ta.epochs=1"]
     words += ["data.pool=20", "data.dev=2", "data.test=2", "budget.queries=6"]
     words += ["teacher.price.prompt=1", "teacher.price.completion=2"]
     environment = {**os.environ, "TOY_KEY": KEY, "OPENAI_LOG": "debug", "BRIDGE_EDGE_HOME": str(tmp_path / "home")}

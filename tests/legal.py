@@ -1,0 +1,3 @@
+"""The legal recipe as tests take it: in one round of asking, whatever the shipped recipe has."""
+
+LEGAL = ("recipe=legal", "select.rounds=1")
