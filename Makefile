@@ -17,8 +17,6 @@ Is there diversity jurisdiction?
 # llama.cpp's own tools, which together are almost half of the work.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/.ci/llama.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(CORES)
-# Threads that spin while they wait starve each other on a busy machine.
-export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .PHONY: demo test lint install clean

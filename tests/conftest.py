@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bridge_edge.waiting import wait_briefly
+
+wait_briefly()  # as the command line does; before any test loads torch or llama.cpp
+
 
 @pytest.fixture(scope="session")
 def formats(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,7 @@ from bridge_edge import Student, cli
 from bridge_edge.data.card import Card
 from bridge_edge.errors import UserError
 from bridge_edge.parcel import CheckError, write_sums
+from bridge_edge.runtimes import gguf_runtime
 from bridge_edge.runtimes.load import load_runtime
 from bridge_edge.student import Writing
 from tests import tiny
@@ -70,6 +71,25 @@ def test_a_character_waits_for_all_its_bytes(tmp_path: Path) -> None:
     writing = Writing(Euro(tmp_path), [1])
     assert list(writing) == ["1", " ", "€", "!"]
     assert writing.text == "1 €!"
+
+
+def test_llama_cpp_is_asked_once_for_the_bytes_of_a_token(formats: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    pieces: dict[int, bytes] = {}
+    original = gguf_runtime.piece
+
+    def piece(vocab: Any, token: int) -> bytes:
+        asked.append(token)
+        pieces[token] = original(vocab, token)
+        return pieces[token]
+
+    monkeypatch.setattr(gguf_runtime, "piece", piece)
+    with Student(gguf_runtime.GGUFRuntime(formats / "m.gguf", 1)) as student:
+        first, again = student.answer(tiny.PROMPTS[0]), student.answer(tiny.PROMPTS[0])
+        assert len(asked) > 1
+        assert sorted(asked) == sorted(set(first.ids))
+        raw = b"".join(pieces[i] for i in first.ids)
+        assert first.text == again.text == raw.decode("utf-8", "replace")
 
 
 def test_changed_files_are_refused_before_they_are_loaded(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class GGUFRuntime:
         self._size = 0
         self._seen: tuple[int, int] | None = None  # where the last logits lay, and how many rows
         self._view = np.zeros((0, 0), dtype=np.float32)
+        self._pieces: dict[int, bytes] = {}
         self._model: Any = load_model(path)
         self._vocab = vocabulary(self._model)
         self.vocab_size = native.llama_vocab_n_tokens(self._vocab)
@@ -73,7 +74,14 @@ class GGUFRuntime:
         return tokenize(self._vocab, text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return b"".join(piece(self._vocab, int(i)) for i in ids).decode("utf-8", "replace")
+        return b"".join(self._piece(int(i)) for i in ids).decode("utf-8", "replace")
+
+    def _piece(self, token: int) -> bytes:
+        """A token's bytes, asked of llama.cpp once: whoever streams an answer decodes all of it at every token."""
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = piece(self._vocab, token)
+        return found
 
     def framed(self, prompt: str) -> str:
         """One user message as text, in the file's own chat template."""
