@@ -177,6 +177,7 @@ class Recipe(Spec):
 NEUTRAL: dict[str, Any] = {
     "data.skew": 0.0,
     "select.rounds": 1,
+    "select.round_size": None,
     "select.probe": 1500,
     "warmup.kinds": [],
     "annotate.engine": "native",

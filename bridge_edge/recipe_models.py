@@ -57,6 +57,9 @@ class SelectSpec(Spec):
     )
     check: int = Field(200, ge=0, description="easy items without labels that are put to the self-consistency check")
     rounds: int = Field(1, ge=1, le=100, description="parts the budget is spent in, the TA being trained in between")
+    round_size: int | None = Field(
+        None, ge=1, description="queries of each round but the last, while that leaves it some; null: equal rounds"
+    )
     probe: int = Field(
         1500,
         ge=0,

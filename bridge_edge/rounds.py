@@ -15,9 +15,10 @@ finished run finds there what it would find in a run of one round. In round k
 A round sees the recipe as if k/r of the budget were all of it and there were no rounds (`recipe_of`). Its stages are
 then those of a run with that budget, and equal work is shared: a budget of 800 in 4 rounds goes on from one of 400 in
 2, and asks for what is new. Every cap is shared out alike, so that the first round cannot spend what is meant for the
-last.
+last. With `select.round_size` every round but the last asks so many, whatever the budget is: raising it then moves no
+round, so that the last one goes on where it stopped and asks what is new, in as many rounds as before.
 
-Not covered: rounds of different sizes.
+Not covered: rounds that grow.
 """
 
 from __future__ import annotations
@@ -74,12 +75,23 @@ def _in_round(stage: Stage, k: int, rounds: int) -> Stage:
     )
 
 
+def size_of_rounds(recipe: Recipe) -> int | None:
+    """How many queries each round but the last has; None where the rounds are equal parts of the budget, as they are
+    too where the budget is so small that the last one would have none."""
+    size, most = recipe.select.round_size, recipe.budget.queries
+    if most is None and recipe.data.pool is not None:
+        most = max(1, round(recipe.budget.fraction * recipe.data.pool))
+    return size if size and (most is None or size * (recipe.select.rounds - 1) < most) else None
+
+
 def recipe_of(recipe: Recipe, part: tuple[int, int]) -> Recipe:
     """The recipe as round k of r sees it: k/r of every cap, no rounds, and no gate before the last round."""
     k, rounds = part
     spec = recipe.select
+    size = size_of_rounds(recipe)
     probe = spec.probe if k > 1 else type(spec).model_fields["probe"].default  # nothing is explained before
-    changes: dict[str, Any] = {"select": spec.model_copy(update={"rounds": 1, "probe": probe})}
+    plain = {"rounds": 1, "round_size": None, "probe": probe}
+    changes: dict[str, Any] = {"select": spec.model_copy(update=plain)}
     if k < rounds:
         budget, share = recipe.budget, k / rounds
         caps: dict[str, float | None] = {"usd": None if budget.usd is None else budget.usd * share}
@@ -88,6 +100,8 @@ def recipe_of(recipe: Recipe, part: tuple[int, int]) -> Recipe:
         for name in ("queries", "tokens"):
             whole = getattr(budget, name)
             caps[name] = None if whole is None else max(1, round(whole * share))
+        if size:
+            caps["queries"] = k * size
         changes["budget"] = budget.model_copy(update=caps)
         changes["gate"] = recipe.gate.model_copy(update={"on_fail": "continue"})
     return recipe.model_copy(update=changes)

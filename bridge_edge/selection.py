@@ -104,7 +104,7 @@ def select(ctx: Context, out: Path) -> Metrics:
     if not new:
         raise UserError(
             f"round {ctx.part[0]} of {ctx.part[1]} has nothing left to ask: the budget is {queries} queries",
-            "lower select.rounds, or raise the budget",
+            "lower select.rounds or select.round_size, or raise the budget",
         )
     mark = {"round": ctx.part[0]} if asked else {}
     rows = [{"id": known[i][0], "rank": len(asked) + k, **mark} for k, i in enumerate(new)]

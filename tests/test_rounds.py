@@ -20,7 +20,7 @@ from bridge_edge.errors import UserError
 from bridge_edge.plan import make_plan
 from bridge_edge.recipe import NEUTRAL, Recipe, settings
 from bridge_edge.recipe_io import load_recipe
-from bridge_edge.rounds import OFTEN, expand, recipe_of
+from bridge_edge.rounds import OFTEN, expand, recipe_of, size_of_rounds
 from bridge_edge.run import Run, run_path
 from bridge_edge.select.strategies import STRATEGIES, Candidates, choose
 from bridge_edge.stage_key import stage_key
@@ -34,7 +34,11 @@ def test_one_round_changes_no_name_and_no_key() -> None:
     """Folders and keys of before the value was known stay what they were."""
     plain, said = load_recipe(["recipe=medical"]), load_recipe(["recipe=medical", "select.rounds=1"])
     assert "rounds" not in settings(plain)["select"]
-    assert set(plain.model_dump(mode="json")["select"]) - set(settings(plain)["select"]) == {"rounds", "probe"}
+    assert set(plain.model_dump(mode="json")["select"]) - set(settings(plain)["select"]) == {
+        "rounds",
+        "round_size",
+        "probe",
+    }
     assert run_path(Path(), plain) == run_path(Path(), said)
     assert expand(STAGES, 1) == list(STAGES)
     for dotted, value in NEUTRAL.items():  # what is left out is what a recipe that says nothing has
@@ -65,6 +69,23 @@ def test_a_round_sees_its_share_of_every_cap() -> None:
     assert last == load_recipe(words)
     with pytest.raises(UserError, match="each round asks at least one"):
         load_recipe([*LEGAL, "budget.queries=2", "select.rounds=3"])
+
+
+def test_rounds_of_a_size_stay_where_they_are_when_the_budget_is_raised() -> None:
+    def parts(*words: str) -> list[int | None]:
+        recipe = load_recipe([*LEGAL, "select.rounds=3", "select.round_size=20", *words])
+        return [recipe_of(recipe, (k, 3)).budget.queries for k in (1, 2, 3)]
+
+    assert parts("budget.queries=90") == [20, 40, 90]
+    assert parts("budget.queries=200") == [20, 40, 200]
+    assert parts("budget.fraction=0.05", "data.pool=5000") == [20, 40, None]
+    assert parts("budget.queries=40") == [13, 27, 40], "the last would have none, so all are equal"
+    assert parts("budget.fraction=0.01", "data.pool=4000") == [None, None, None]
+    small, large = (
+        keys(load_recipe([*LEGAL, f"budget.queries={n}", "select.rounds=2", "select.round_size=20"])) for n in (40, 80)
+    )
+    assert all(small[f"{name} 1"] == large[f"{name} 1"] for name in OFTEN)
+    assert size_of_rounds(load_recipe(["recipe=medical", "select.rounds=2"])) is None
 
 
 def keys(recipe: Recipe) -> dict[str, str]:
@@ -173,6 +194,18 @@ def test_a_larger_budget_goes_on_and_asks_what_is_new(recipe: Path, finished: Ru
     assert actions["select-1"] == "copy"
 
 
+def test_a_raised_budget_in_rounds_of_a_size_asks_only_what_is_new(recipe: Path, tmp_path: Path) -> None:
+    words = ("select.rounds=2", "select.round_size=4")
+    _, less = go(recipe, tmp_path, "budget.queries=8", *words, target="teach")
+    _, more = go(recipe, tmp_path, "budget.queries=20", *words, target="teach")
+    before, after = ({row["id"] for row in rows(run, "select")} for run in (less, more))
+    assert (len(before), len(after)) == (8, 20)
+    assert before < after
+    with Ledger(more.path / "ledger.sqlite") as ledger:
+        assert sum(not row["origin"] for row in ledger.attempts()) == 12
+    assert more.manifest["stages"]["apprentice-1"]["taken_from"] == less.path.name
+
+
 def test_the_plan_counts_the_disk_of_every_round(tmp_path: Path) -> None:
     words = [*LEGAL, "data.pool=40", "data.dev=4", "data.test=4", "budget.queries=8"]
     one, two, three = (
@@ -200,5 +233,7 @@ def test_a_killed_run_of_rounds_goes_on_to_the_same_files(recipe: Path, finished
 
 
 def test_a_round_with_nothing_to_ask_says_so(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"round 2 of 30 has nothing left to ask.*lower select.rounds"):
+    with pytest.raises(
+        UserError, match=r"round 2 of 30 has nothing left to ask.*lower select.rounds or select.round_size"
+    ):
         go(recipe, tmp_path, "budget.fraction=0.1", "select.rounds=30", "ta.epochs=1", target="select-2")
