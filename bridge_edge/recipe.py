@@ -207,6 +207,8 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     So a key that is new in the recipe gives no new name to the run folders and stages that came before it.
     """
     whole = recipe.model_dump(mode="json")
+    if recipe.select.rounds == 1:
+        whole["select"]["round_size"] = None  # one round has the size of the budget
     for dotted, value in NEUTRAL.items():
         *parts, last = dotted.split(".")
         place = whole

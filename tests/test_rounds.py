@@ -64,9 +64,10 @@ def test_a_round_sees_its_share_of_every_cap() -> None:
     words = [*LEGAL, "budget.queries=90", "budget.usd=3", "budget.tokens=900", "gate.on_fail=stop"]
     recipe = load_recipe([*words, "select.rounds=3"])
     first, last = recipe_of(recipe, (1, 3)), recipe_of(recipe, (3, 3))
+    assert last == load_recipe([*words, "select.round_size=null"])
+    assert settings(last) == settings(load_recipe(words)), "one round has no size"
     assert (first.budget.queries, first.budget.usd, first.budget.tokens) == (30, 1, 300)
     assert first.gate.on_fail == "continue"
-    assert last == load_recipe(words)
     with pytest.raises(UserError, match="each round asks at least one"):
         load_recipe([*LEGAL, "budget.queries=2", "select.rounds=3"])
 
