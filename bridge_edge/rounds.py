@@ -16,7 +16,8 @@ A round sees the recipe as if k/r of the budget were all of it and there were no
 then those of a run with that budget, and equal work is shared: a budget of 800 in 4 rounds goes on from one of 400 in
 2, and asks for what is new. Every cap is shared out alike, so that the first round cannot spend what is meant for the
 last. With `select.round_size` every round but the last asks so many, whatever the budget is: raising it then moves no
-round, so that the last one goes on where it stopped and asks what is new, in as many rounds as before.
+round, so that the last one goes on where it stopped and asks what is new, in as many rounds as before (with labels;
+without them a larger shortlist may leave out a few of what was asked).
 
 Not covered: rounds that grow.
 """

@@ -90,6 +90,20 @@ def test_items_are_chosen_among_those_that_were_missed(strategy: str) -> None:
     assert all(missed) == (strategy in explained.BY_DIFFICULTY)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("missed", [20, 90])
+def test_a_larger_budget_holds_what_a_smaller_one_asked(strategy: str, missed: int) -> None:
+    """Whether fewer or more were missed than are wanted; what is paid for is asked in the larger round too."""
+    rng = np.random.default_rng(3)
+    rows, hard = np.sort(rng.choice(400, 150, replace=False)), rng.random(150).astype(np.float32)
+    hard[rng.choice(150, missed, replace=False)] += MISSED
+    gold = [("yes", "no")[i] for i in rng.integers(0, 2, 400)]
+    found = Sampled(rows, hard, unit(150), gold, 400)
+    asked = [set(choose_missed(found, n, strategy, 0.5, 0.03, 1, [0, 1])) for n in (30, 45, 110, 300)]
+    assert [len(some) for some in asked] == [30, 45, 110, 300]
+    assert asked[0] < asked[1] < asked[2] < asked[3]
+
+
 def test_where_too_few_were_explained_others_are_drawn() -> None:
     rows = np.array([4, 7, 9])
     sampled = Sampled(rows, np.array([1.5, 0.2, 1.1]), unit(3), None, 30)
