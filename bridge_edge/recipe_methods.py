@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from bridge_edge.recipe_task import Spec
 
 MIX_READS = {"static": ("share",), "curriculum": ("share", "rise"), "power": ("gamma",), "risk": ("alpha",)}
+TOLERANCE = 0.25  # BARD's
 FEWEST, MOST = 4, 8192  # tokens of reasoning that a budget may be
 DIVERGENCE_READS = {"skew": ("skew",), "alpha-beta": ("ab",)}
 
@@ -109,6 +110,9 @@ class GrpoSpec(Spec):
     lr: float | None = Field(None, gt=0, description="none: a quarter of student.lr")
     kl: float = Field(0.04, ge=0, description="weight of the divergence from the student before")
     reward: Literal["product", "additive"] = Field("product", description="of rightness and fidelity to the budget")
+    tolerance: float = Field(
+        TOLERANCE, ge=0, description="share of the budget beyond which an answer is worth nothing; 0: none is allowed"
+    )
     sft: bool = Field(True, description="false: without the tutoring before, which is known to fail")
 
 
@@ -141,4 +145,6 @@ class ReasoningSpec(Spec):
         found = self.model_dump(mode="json", include=names) if self.budgets or self.rl else {}
         if self.rl:  # it kept the last one once, which was another student
             found["grpo"]["keeps"] = "best"
+            if self.grpo.tolerance == TOLERANCE:  # what it was before it could be chosen
+                del found["grpo"]["tolerance"]
         return found

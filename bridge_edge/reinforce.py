@@ -12,8 +12,8 @@ divergence not weighted by the ratio).
 Groups whose answers are all worth the same tell nothing but the divergence and are left out (as DAPO, arXiv 2503.14476,
 does); of a batch of such groups one answer is kept.
 The reward is R = [right] * f with f = 1 up to the budget, falling linearly to 0 at 1.25 of it (BARD, arXiv 2511.01470,
-has a product; this form of f is ours), and f = 1 without a budget. `additive` is [right] + f, which also pays for short
-wrong answers.
+has a product; this form of f is ours), or at once where `tolerance` is 0, and f = 1 without a budget. `additive` is
+[right] + f, which also pays for short wrong answers.
 Why in the loop: resuming, optimiser, schedule and progress are the tutoring's own.
 Not covered: rewards by a model, a step on groups of an earlier one, answers beyond `task.max_new_tokens`.
 """
@@ -35,12 +35,12 @@ from bridge_edge.data.samples import Sample
 from bridge_edge.data.thinking import asked, thought
 from bridge_edge.generate.engine import generate
 from bridge_edge.parallel import Map
+from bridge_edge.recipe_methods import TOLERANCE
 from bridge_edge.rollouts import Rollouts, drawn_together, rows_of
 from bridge_edge.train.batches import ANSWER, PROMPT, RATIONALE, Batch, Encoded, collate, key_of
 from bridge_edge.train.hybrid import chosen
 from bridge_edge.train.losses import supervised_states
 
-TOLERANCE = 0.25  # of the budget, beyond which an answer is worth nothing
 FLAT = 1e-4  # keeps a group of equal rewards from being divided by 0
 
 
@@ -69,11 +69,12 @@ def questions(
     return examples, aims
 
 
-def fidelity(tokens: int, budget: int | None) -> float:
-    """f: how well so many tokens of thought keep to a budget, 0 to 1; without one they always do."""
-    if budget is None:
+def fidelity(tokens: int, budget: int | None, tolerance: float = TOLERANCE) -> float:
+    """f: how well so many tokens of thought keep to a budget, 0 to 1; without one they always do. Beyond the budget it
+    falls to 0 within a share of it (`tolerance`)."""
+    if budget is None or tokens <= budget:
         return 1.0
-    return min(1.0, max(0.0, 1 - (tokens - budget) / (TOLERANCE * budget)))
+    return max(0.0, 1 - (tokens - budget) / (tolerance * budget)) if tolerance else 0.0
 
 
 def advantages(rewards: torch.Tensor) -> torch.Tensor:
@@ -96,11 +97,13 @@ class Reward:
     aims: Mapping[bytes, Aim]
     answers: tuple[str, ...]
     additive: bool = False
+    tolerance: float = TOLERANCE
 
     def __call__(self, said: np.ndarray, aim: Aim) -> float:
         tokens, _ = thought(lambda ids: str(self.tokenizer.decode(list(ids))), said.tolist())
         given = parse(str(self.tokenizer.decode(said, skip_special_tokens=True)), self.answers).answer
-        right, kept = float(given is not None and normal(given) == normal(aim.answer)), fidelity(tokens, aim.budget)
+        right = float(given is not None and normal(given) == normal(aim.answer))
+        kept = fidelity(tokens, aim.budget, self.tolerance)
         return right + kept if self.additive else right * kept
 
 

@@ -16,7 +16,7 @@ import torch
 from bridge_edge import tutoring
 from bridge_edge.data.card import Card
 from bridge_edge.data.samples import Sample, write_jsonl
-from bridge_edge.data.thinking import asked, budgets_of
+from bridge_edge.data.thinking import asked, budgets_of, thought
 from bridge_edge.errors import UserError
 from bridge_edge.phases import Context
 from bridge_edge.recipe_io import load_recipe
@@ -45,6 +45,9 @@ def ids(text: str) -> np.ndarray:
 
 def test_fidelity_is_whole_up_to_the_budget_and_gone_a_quarter_beyond() -> None:
     assert [fidelity(n, 40) for n in (0, 40, 45, 50, 90)] == [1, 1, 0.5, 0, 0]
+    assert [fidelity(n, 40, 1.0) for n in (40, 50, 80, 90)] == [1, 0.75, 0, 0]
+    assert [fidelity(n, 40, 0.0) for n in (0, 40, 41, 90)] == [1, 1, 0, 0]
+    assert fidelity(90, None, 0.0) == 1
 
 
 @pytest.mark.parametrize(
@@ -344,6 +347,19 @@ def test_the_learning_rate_is_a_share_of_the_tutorings(place: Path, tmp_path: Pa
     assert distance(tmp_path / "share", tmp_path / "other") > 0
 
 
+def test_the_recipes_tolerance_reaches_the_reward(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Reward] = []
+
+    def heard(*args: Any, **kwargs: Any) -> Reward:
+        made.append(Reward(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(tutoring, "Reward", heard)
+    for k, words in enumerate(((), ("reasoning.grpo.tolerance=0.1",))):
+        tutoring.tutor(Context(load_recipe([*RL, *words]), place), folder(tmp_path / str(k)))
+    assert [reward.tolerance for reward in made] == [0.25, 0.1]
+
+
 def test_only_the_student_and_its_test_hang_on_the_reinforcement() -> None:
     outputs = {stage.name: stage.name for stage in STAGES}
 
@@ -355,3 +371,15 @@ def test_only_the_student_and_its_test_hang_on_the_reinforcement() -> None:
     assert {name for name in plain if plain[name] != rl[name]} == {"tutor", "evaluate"}
     assert keys("reasoning.grpo.kl=0.5") == plain
     assert keys("reasoning.rl=true", "reasoning.grpo.kl=0.5")["tutor"] != rl["tutor"]
+    assert keys("reasoning.rl=true", "reasoning.grpo.tolerance=0.25") == rl
+    assert keys("reasoning.rl=true", "reasoning.grpo.tolerance=0")["tutor"] != rl["tutor"]
+
+
+def test_without_tolerance_a_right_answer_a_little_too_long_is_worth_nothing() -> None:
+    said = ids("It is so. It is so.\nAnswer: yes")
+    tokens, _ = thought(lambda some: str(TOKENIZER.decode(list(some))), said.tolist())
+    near = Reward(TOKENIZER, {}, ("yes", "no"), tolerance=1.0)
+    none = replace(near, tolerance=0.0)
+    assert 0 < near(said, Aim(tokens - 1, "yes")) < 1
+    assert none(said, Aim(tokens - 1, "yes")) == 0
+    assert none(said, Aim(tokens, "yes")) == 1

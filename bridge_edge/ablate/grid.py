@@ -217,23 +217,27 @@ def mixed_labels(recipe: Recipe) -> Experiment:
 def thinking(recipe: Recipe) -> Experiment:
     budgets = recipe.reasoning.budgets or BUDGETS
     learnt = (f"reasoning.budgets={list(budgets)}", "reasoning.compress=cut")
-    rl = (*learnt, "reasoning.rl=true")
+    rl, strict = (*learnt, "reasoning.rl=true"), "reasoning.grpo.tolerance=0"
     each = {
         "no budgets, cut off": ("reasoning.rl=false", "reasoning.budgets=[]", "reasoning.compress=cut"),
         "budgets": (*learnt, "reasoning.rl=false"),
         "budgets, by the teacher": (*learnt, "reasoning.rl=false", "reasoning.compress=teacher"),
         "budgets, by the teacher, then RL": (*rl, "reasoning.compress=teacher"),
+        "budgets, by the teacher, then strict RL": (*rl, "reasoning.compress=teacher", strict),
         "budgets, then RL": rl,
+        "budgets, then strict RL": (*rl, strict),
         "RL, additive reward": (*rl, "reasoning.grpo.reward=additive"),
         "RL without SFT": (*rl, "reasoning.grpo.sft=false"),
     }
     arms = tuple(Arm(name, words, think=budgets) for name, words in each.items())
-    cut, sft, told, after, both, additive, alone = each
+    cut, sft, told, after, firm, both, hard, additive, alone = each
     claims = (
         Claim("budgets that were learnt are better than cutting off", sft, cut),
         Claim("a teacher that compresses is better than cuts", told, sft),
         Claim("RL is at least equal to the SFT before it", both, sft, equal=True),
         Claim("RL is at least equal to the SFT before it, by the teacher", after, told, equal=True),
+        Claim("strict RL is at least equal to the SFT before it", hard, sft, equal=True),
+        Claim("strict RL is at least equal to the SFT before it, by the teacher", firm, told, equal=True),
         Claim("a product of rewards is better than their sum", both, additive),
         Claim("RL needs the SFT before it", both, alone),
     )

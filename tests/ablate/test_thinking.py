@@ -51,16 +51,12 @@ def test_arms_at_budgets_are_other_cells_and_their_recipes_load() -> None:
     cells = [cell_of(arm, 0, setting) for arm in found.arms]
     assert len({cell.id for cell in cells}) == len(found.arms)
     assert cells[0].id != cell_of(Arm("plain"), 0, setting).id  # of which nothing is measured at budgets
-    assert [cell.recipe.reasoning.rl for cell in cells] == [False, False, False, True, True, True, True]
+    assert [cell.recipe.reasoning.rl for cell in cells] == [False] * 3 + [True] * 6
     assert [cell.recipe.reasoning.compress for cell in cells] == [
-        "cut",
-        "cut",
-        "teacher",
-        "teacher",
-        "cut",
-        "cut",
-        "cut",
+        *("cut", "cut", "teacher", "teacher", "teacher"),
+        *("cut", "cut", "cut", "cut"),
     ]
+    assert [cell.recipe.reasoning.grpo.tolerance for cell in cells] == [0.25] * 4 + [0, 0.25, 0, 0.25, 0.25]
     [own] = experiments(["thinking"], load_recipe(["recipe=legal", "reasoning.budgets=[8,24]"]))
     assert {arm.think for arm in own.arms} == {(8, 24)}
 
