@@ -6,6 +6,7 @@ Not covered: that `make demo` runs, which takes minutes; the commands of the REA
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata, resources
@@ -17,6 +18,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from bridge_edge.ablate.arms import narrowed
+from bridge_edge.ablate.grid import FIRST, experiments
 from bridge_edge.cli import cli
 from bridge_edge.recipe_io import load_recipe, recipe_names, scale_names
 
@@ -27,6 +30,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "benchmarks/README.md",
+    "benchmarks/RESULTS.md",
     "export/README.md",
     "bridge_edge/embedded/models/README.md",
 )
@@ -133,3 +137,25 @@ def test_overrides_in_the_readme_are_accepted() -> None:
             load_recipe([w for w in words[1:] if "=" in w and not w.startswith("--")])
             tried += 1
     assert tried >= 3
+
+
+def grids(text: str) -> Iterator[list[str]]:
+    """Words of each `ablate recipe=...` in a document, whose lines may be broken anywhere."""
+    for said in re.findall(r"`(?:bridge-edge )?ablate (recipe=[^`]+)`", text):
+        yield shlex.split(" ".join(said.split()))
+
+
+def test_grids_behind_the_results_have_the_arms_that_are_named() -> None:
+    text = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")
+    found = list(grids(text))
+    assert len(found) > 10
+    for words in found:
+        arms = [words[i + 1] for i, word in enumerate(words) if word == "--arm"]
+        end = next(i for i, word in enumerate([*words, "--"]) if word.startswith("--"))
+        values = [
+            w.replace("=NAME", "=medical").replace("=my-task.yaml", "=medical").replace("=N", "=250")
+            for w in words[:end]
+            if "=" in w
+        ]
+        names = [word for word in words[:end] if "=" not in word] or list(FIRST)
+        assert narrowed(experiments(names, load_recipe(values), "--ta-only" in words), arms), words
