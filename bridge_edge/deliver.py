@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from bridge_edge.data.files import parse_columns, read_rows, to_samples
 from bridge_edge.data.samples import Sample, read_jsonl
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores
+from bridge_edge.parcel import REJECTED
 from bridge_edge.progress import say, track
 from bridge_edge.run import ASSISTANTS, STUDENT, Run, latest
 from bridge_edge.runtimes.load import load_runtime
 
+BACKENDS = {"gguf": "llama_cpp", "onnx": "onnxruntime_genai"}
 ITEM = {"prompt", "answer", "kind", "provenance"}  # what a row of a run's own items has
 
 
@@ -119,6 +122,26 @@ def evaluate_files(model: Path, exam: Exam, threads: int | None) -> Scores:
 def place_of(file: Path, record: dict[str, Any]) -> Path:
     """Where the artifact of an export's record, `file`, lies now: beside it, since a run may have been moved."""
     return file.parent if record.get("fmt") == "onnx" else file.parent / Path(str(record.get("path", ""))).name
+
+
+def delivered(runs_dir: Path) -> Path:
+    """What answers for the latest finished run: the newest sound export of its present student, GGUF before ONNX, which
+    is what ships and loads at once; the student itself where there is none. Which it is, is said on stderr."""
+    run = latest(runs_dir)
+    digest = run.manifest["stages"].get(STUDENT, {}).get("output")
+    found: list[tuple[bool, float, Path]] = []
+    for file in (run.path / "export").glob("*/export.json"):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            place, fmt, of, made = place_of(file, record), record["fmt"], record.get("student"), file.stat().st_mtime
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            continue  # `export` and `bench` say what is wrong with it
+        sound = digest and of == digest and place.exists() and not (file.parent / REJECTED).exists()
+        if sound and fmt in BACKENDS and find_spec(BACKENDS[fmt]):
+            found.append((fmt == "gguf", made, place))
+    path = max(found)[2] if found else run.path / STUDENT
+    say(f"using {path}" if found else f"using the student of {path.parent}")
+    return path
 
 
 def artifacts(runs_dir: Path) -> list[Path]:

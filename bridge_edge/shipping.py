@@ -61,7 +61,7 @@ def export_to(
         raise UserError("block size, accuracy level and algorithm are for ONNX", "add --format onnx, or leave them out")
     _check_backend(formats, options)
     with _checkpoint(source) as whole:
-        return [{**_export(whole, fmt, options, base, threads), "source": str(source)} for fmt in formats]
+        return [{**_export(whole, source, fmt, options, base, threads), "source": str(source)} for fmt in formats]
 
 
 def _check_backend(formats: Sequence[str], options: ExportOptions) -> None:
@@ -89,7 +89,10 @@ def _checkpoint(source: Path) -> Iterator[Path]:
         yield merge(source, Path(work) / source.name)
 
 
-def _export(source: Path, fmt: str, options: ExportOptions, base: Path, threads: int | None) -> dict[str, Any]:
+def _export(
+    source: Path, student: Path, fmt: str, options: ExportOptions, base: Path, threads: int | None
+) -> dict[str, Any]:
+    """Export `source`, which is `student` or was merged from it; the record keeps the digest of `student`."""
     from bridge_edge.export.api import export_student, resolve_quant
     from bridge_edge.export.checkpoint import count_parameters
 
@@ -98,15 +101,20 @@ def _export(source: Path, fmt: str, options: ExportOptions, base: Path, threads:
     folder = base / f"{fmt}-{kind.lower()}"
     items = options.items or (SEARCHED if kind == "auto" else CHECKED)
     by = wish.backend.name  # left out of the key where it is the usual one, so that older exports stay up to date
-    key = sha256_text(f"{digest_tree(source)} {items} {wish!r}" + f" {by}" * (by != "auto"))
+    digest = digest_tree(source)
+    key = sha256_text(f"{digest} {items} {wish!r}" + f" {by}" * (by != "auto"))
+    origin = {"student": digest if student == source else digest_tree(student)}
     if (folder / "parity.json").is_file() and _made_with(folder, key):
         say(f"{folder} is up to date")
-        return dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        return _recorded(folder, json.loads((folder / RECORD).read_text(encoding="utf-8")) | origin)
     if folder.exists():
         raise UserError(f"{folder} exists already", "remove it, or choose another folder with --out")
     say(f"exporting {source} to {folder}")
     exported = export_student(source, folder, fmt, kind, _prompts(source, options.calibration, items), threads, wish)
-    record = {**exported.to_json(), "path": str(exported.path), "key": key}
+    return _recorded(folder, {**exported.to_json(), "path": str(exported.path), "key": key, **origin})
+
+
+def _recorded(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     (folder / RECORD).write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
     return record
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from bridge_edge.data.card import ANSWER_TASK, Card
 from bridge_edge.data.samples import Sample, write_jsonl
-from bridge_edge.deliver import artifacts, file_samples
+from bridge_edge.deliver import artifacts, delivered, file_samples
 from bridge_edge.errors import UserError, unknown
 
 CARD = Card("toy", "Q: {text} Yes or no?", ("yes", "no"))
@@ -50,6 +51,43 @@ def test_the_exports_of_a_run_that_was_moved_are_its_own(tmp_path: Path) -> None
     (run / "export" / "onnx-int8" / "export.json").write_text("{")
     with pytest.raises(UserError, match=r"export\.json cannot be read; export again"):
         artifacts(tmp_path / "new")
+
+
+def test_the_newest_sound_export_of_the_present_student_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that was trained on had left exports behind, which `serve` took; `run` loaded torch where a GGUF lay."""
+    run = tmp_path / "toy-1"
+    (run / "tutor").mkdir(parents=True)
+    stages = {"tutor": {"output": "new"}}
+    (run / "manifest.json").write_text(json.dumps({"schema": 1, "status": "finished", "stages": stages}))
+    assert delivered(tmp_path) == run / "tutor"
+    assert f"using the student of {run}" in capsys.readouterr().err
+
+    def export(name: str, fmt: str, student: str | None, age: int) -> Path:
+        folder = run / "export" / name
+        folder.mkdir(parents=True)
+        place = folder / "m.gguf" if fmt == "gguf" else folder
+        place.touch()
+        record = {"fmt": fmt, "path": str(place), **({"student": student} if student else {})}
+        (folder / "export.json").write_text(json.dumps(record))
+        os.utime(folder / "export.json", (1e9 - age, 1e9 - age))
+        return place
+
+    export("gguf-q4_0", "gguf", "former", 0)
+    export("gguf-q4_1", "gguf", None, 0)
+    (export("gguf-q2_k", "gguf", "new", 0).parent / "REJECTED.txt").touch()
+    export("gguf-q5_0", "gguf", "new", 0).unlink()
+    (run / "export" / "broken").mkdir()
+    (run / "export" / "broken" / "export.json").write_text("[")
+    assert delivered(tmp_path) == run / "tutor"
+    onnx = export("onnx-int8", "onnx", "new", 1)
+    assert delivered(tmp_path) == onnx
+    older, newer = export("gguf-f16", "gguf", "new", 9), export("gguf-q8_0", "gguf", "new", 5)
+    assert delivered(tmp_path) == newer
+    assert f"using {newer}" in capsys.readouterr().err
+    newer.unlink()
+    assert delivered(tmp_path) == older
 
 
 def test_of_very_many_choices_only_the_nearest_are_named() -> None:

@@ -64,12 +64,12 @@ def serve(
     threads: int | None,
 ) -> None:
     """Answer OpenAI's chat and completion API on loopback (default: an export of the latest run)."""
-    from bridge_edge.deliver import artifacts
+    from bridge_edge.deliver import delivered
     from bridge_edge.serve.app import Door
     from bridge_edge.serve.app import serve as run_server
     from bridge_edge.student import Student
 
     door = Door(host, port, token, queue)
-    path = Path(model) if model else artifacts(runs_dir)[:2][-1]
+    path = Path(model) if model else delivered(runs_dir)
     student = Student.load(path, threads, key)
     run_server(student, (student.card.recipe if student.card else "") or path.stem, door)

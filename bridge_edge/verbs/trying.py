@@ -112,15 +112,15 @@ def run(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Answer a question with the newest student; without a question, a prompt loop."""
+    """Answer a question with the newest student, or its export; without a question, a prompt loop."""
     from bridge_edge.ask import Bounds, answer_loop, answer_once, split_words
-    from bridge_edge.deliver import chosen_model
+    from bridge_edge.deliver import chosen_model, delivered
     from bridge_edge.parcel import check_beside
     from bridge_edge.runtimes.load import load_runtime
 
     bounds = Bounds(max_new_tokens, think)
     named, question = split_words(words)
-    model = chosen_model(named, runs_dir)
+    model = chosen_model(named, runs_dir) if named else delivered(runs_dir)
     check_beside(model)
     runtime = load_runtime(model, threads)
     try:

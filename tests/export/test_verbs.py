@@ -12,6 +12,7 @@ from bridge_edge.export import parity
 from bridge_edge.export.bounds import Bound
 from bridge_edge.export.questions import general
 from bridge_edge.recipe_io import dump, load_recipe
+from bridge_edge.run import digest_tree
 from tests import tiny
 from tests.test_cli import call
 
@@ -76,6 +77,32 @@ def test_onnx_with_options(run: Path, capsys: pytest.CaptureFixture[str], monkey
     card = (run / "export" / "onnx-int4" / "README.md").read_text()
     assert "transformers.js" in card
     assert str(run) not in card
+
+
+def test_run_answers_by_the_export_of_the_present_student(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["stages"]["tutor"] = {"output": digest_tree(run / "tutor")}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    runs = ("--runs-dir", str(run.parent))
+
+    def asked() -> str:
+        code, out, err = call(capsys, monkeypatch, "run", "Is it?", "--max-new-tokens", "2", "--json", *runs)
+        assert code == 0, err
+        return str(json.loads(out.splitlines()[-1])["runtime"])
+
+    assert asked() == "torch"
+    words = ("export", "--quant", "F16", "--threads", "1", *runs)
+    assert call(capsys, monkeypatch, *words)[0] == 0
+    assert asked() == "gguf"
+    record = run / "export" / "gguf-f16" / "export.json"
+    kept = json.loads(record.read_text())
+    assert kept.pop("student") == digest_tree(run / "tutor")
+    record.write_text(json.dumps(kept))  # as it was before records said whose export it is
+    assert asked() == "torch"
+    assert call(capsys, monkeypatch, *words)[0] == 0
+    assert asked() == "gguf"
 
 
 def test_a_bare_checkpoint_is_checked_on_general_prompts(
