@@ -111,7 +111,9 @@ def test_a_student_is_exported_asked_and_scored(place: Path, summary: dict[str, 
     reply = last_json(bridge(place, "run", QUESTION, "--max-new-tokens", "40", "--json"))
     assert reply["question"] == QUESTION
     assert 0 < reply["tokens"] <= 40
-    assert reply["runtime"] == "torch"
+    assert reply["runtime"] == "gguf", "what ships answers"
+    reply = last_json(bridge(place, "run", str(summary["run"]), QUESTION, "--max-new-tokens", "40", "--json"))
+    assert reply["runtime"] == "torch", "a run that is named is its checkpoint"
     assert bridge(place, "run", str(files[0]), QUESTION, "--max-new-tokens", "20").strip()
 
 
