@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -33,7 +34,11 @@ class Swaps:
                 self._list_of.setdefault(word, name)
         self.lists = {k: tuple(w for w in dict.fromkeys(words) if self._list_of[w] == k) for k, words in lists.items()}
         longest = sorted(self._list_of, key=lambda word: (-len(word), word))
-        self._any = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)")
+        by_first: dict[str, list[str]] = defaultdict(list)  # of thousands of words few begin as the text does
+        for word in longest:
+            by_first[word[:1]].append(re.escape(word[1:]))
+        ways = (f"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in by_first.items())
+        self._any = re.compile(rf"(?<!\w)(?:{'|'.join(ways)})(?!\w)")
 
     def found(self, text: str) -> dict[str, list[str]]:
         """The words of each list in a text, in the order of their first appearance; lists without one are left out."""

@@ -23,6 +23,7 @@ from bridge_edge.data.arithmetic import first_error
 from bridge_edge.data.card import normal
 from bridge_edge.data.places import STATES
 from bridge_edge.data.samples import Check, Sample
+from bridge_edge.recipes.legal import names
 from bridge_edge.recipes.legal.cases import CAUSES, FIRMS, FORMS, LIMIT, PEOPLE, Case, case_from, draw_case
 from bridge_edge.recipes.legal.story import join, tell
 
@@ -64,12 +65,21 @@ def compared(case: Case) -> list[str]:
     return steps
 
 
+TAKEN = frozenset((*PEOPLE, *FIRMS, *names.FIRST, *(word for name in STATES for word in name.split())))
+OTHERS = names.people(1_200, TAKEN)
+
+
 class Diversity:
     """The `legal` task; see the module docstring for the rule and its sources."""
 
     name = "legal"
     alike: Mapping[str, Sequence[str]] = MappingProxyType(
-        {"people": PEOPLE, "firms": FIRMS, "states": STATES, "causes": CAUSES}
+        {
+            "people": (*PEOPLE, *OTHERS),
+            "firms": (*FIRMS, *names.firms(400, {*TAKEN, *OTHERS})),
+            "states": STATES,
+            "causes": CAUSES,
+        }
     )
 
     def generate(self, n: int, seed: int) -> list[Sample]:
