@@ -159,13 +159,16 @@ class Grpo:
         losses = grpo_losses(chosen(states), before, weights.to(model.device)[states.rows], self.kl)
         return losses, torch.full_like(states.segments, RATIONALE)
 
-    def worth(self, model: PreTrainedModel, examples: Sequence[Encoded]) -> float:
-        """What a model's answers to these questions, one each at temperature 0, are worth in the mean."""
+    def worth(self, model: PreTrainedModel, examples: Sequence[Encoded]) -> np.ndarray:
+        """What a model's answer to each of these questions (N,), drawn at temperature 0, is worth."""
         rows = self.rollouts
         prompts = [row.ids[row.segments == PROMPT].tolist() for row in examples]
         aims = [self.reward.aims[key_of(row.ids, row.segments)] for row in examples]
         said = generate(model, prompts, rows.bound, frozenset([rows.end]), rows.rows, rows.precision)
-        return float(np.mean([self.reward(np.array(row.ids, np.int32), aims[row.index]) for row in said]))
+        found = np.zeros(len(examples))
+        for row in said:
+            found[row.index] = self.reward(np.array(row.ids, np.int32), aims[row.index])
+        return found
 
     def rewards(self, batch: Batch, said: Sequence[Encoded]) -> torch.Tensor:
         """R of the answers (questions, group)."""

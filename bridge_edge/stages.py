@@ -223,7 +223,7 @@ STAGES = (
         reads=(*TUTOR.reads, "data.labels"),
         needs=("data", *TUTOR.needs, "sft"),
         when=lambda recipe: recipe.reasoning.rl,
-        version=3,
+        version=4,
     ),
     BASELINE,
     Stage(

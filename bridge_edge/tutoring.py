@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from bridge_edge import mixing
@@ -111,23 +112,34 @@ def reinforced(ctx: Context, out: Path, source: str, samples: list[Sample], budg
 
 def best_of(grpo: Grpo, held: Sequence[Encoded], out: Path, device: str) -> Metrics:
     """Keep in `out`, of the student before, the one after and the one halfway between their weights, the one whose
-    answers to the dev questions are worth most, and say what each is worth; of equals the one farther on.
+    answers to the dev questions are worth most, and say what each is worth.
 
     What lies between a model and the same trained further is often better than both (Wortsman et al., arXiv
-    2109.01903), and a reinforcement that did harm leaves the student as it was."""
+    2109.01903). One that is not better than the student before by more than the standard error of the difference, over
+    the same questions, is not kept: the best of three by a few hundred answers is often best by chance, and a
+    reinforcement that did nothing or harm leaves the student as it was."""
     after, half = (load_frozen(str(out), device) for _ in range(2))
     for mean, old in zip(half.parameters(), grpo.before.parameters(), strict=True):
         mean.data.lerp_(old.data, 0.5)
     models = {"after": after, "half": half, "before": grpo.before}
-    worth: dict[str, float] = {}
+    each: dict[str, np.ndarray] = {}
     with track("what the reinforcement is worth", len(models)) as advance:
         for name, model in models.items():
-            worth[name] = grpo.worth(model, held)
-            advance(1, f"{worth[name]:.3f} {name}")
-    kept = max(worth, key=lambda name: worth[name])
+            each[name] = grpo.worth(model, held)
+            advance(1, f"{each[name].mean():.3f} {name}")
+    worth = {name: float(found.mean()) for name, found in each.items()}
+    better = [name for name in each if surpasses(each[name], each["before"])]
+    kept = max(better, key=worth.__getitem__, default="before")
     if kept != "after":
         save_model(models[kept], load_tokenizer(str(out)), out, None)
     return {"reward": {name: round(worth[name], 4) for name in reversed(worth)}, "kept": kept}
+
+
+def surpasses(new: np.ndarray, old: np.ndarray) -> bool:
+    """Whether what answers (N,) are worth is more in the mean than that of the same questions' `old` ones, by more than
+    the standard error of the difference."""
+    gain = new - old
+    return bool(gain.mean() > gain.std() / len(gain) ** 0.5)
 
 
 def load_frozen(folder: str, device: str) -> PreTrainedModel:
