@@ -145,14 +145,21 @@ def delivered(runs_dir: Path) -> Path:
 
 
 def artifacts(runs_dir: Path) -> list[Path]:
-    """The student of the latest finished run and everything exported from it."""
+    """The student of the latest finished run and everything exported from it; exports of a former student are left out,
+    which is said on stderr."""
     run = latest(runs_dir)
+    digest = run.manifest["stages"].get(STUDENT, {}).get("output")
     found = [run.path / STUDENT]
     for file in sorted((run.path / "export").glob("*/export.json")):
         try:
-            found.append(place_of(file, json.loads(file.read_text(encoding="utf-8"))))
+            record = json.loads(file.read_text(encoding="utf-8"))
+            place, of = place_of(file, record), record.get("student")
         except (OSError, ValueError, AttributeError):
             raise UserError(f"{file} cannot be read", "export again") from None
+        if digest and of and of != digest:
+            say(f"left out: {place} is of a former student; `bridge-edge export` makes it anew")
+            continue
+        found.append(place)
     say(
         f"using the student of {run.path}"
         + ("" if len(found) > 1 else "; `bridge-edge export` makes artifacts to compare")

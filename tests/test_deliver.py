@@ -12,6 +12,7 @@ from bridge_edge.data.card import ANSWER_TASK, Card
 from bridge_edge.data.samples import Sample, write_jsonl
 from bridge_edge.deliver import artifacts, delivered, file_samples
 from bridge_edge.errors import UserError, unknown
+from bridge_edge.run import STUDENT
 
 CARD = Card("toy", "Q: {text} Yes or no?", ("yes", "no"))
 ITEMS = [Sample("Q: Is 1 odd? Yes or no?", "yes", kind="odd"), Sample("Q: Is 2 odd? Yes or no?", "no", kind="even")]
@@ -88,6 +89,25 @@ def test_the_newest_sound_export_of_the_present_student_answers(
     assert f"using {newer}" in capsys.readouterr().err
     newer.unlink()
     assert delivered(tmp_path) == older
+
+
+def test_an_export_of_a_former_student_is_not_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`bench` set it beside the present student as if it were that one's."""
+    run = tmp_path / "toy-1"
+    (run / STUDENT).mkdir(parents=True)
+    stages = {STUDENT: {"output": "new"}}
+    (run / "manifest.json").write_text(json.dumps({"schema": 1, "status": "finished", "stages": stages}))
+    for name, student in (("a", "former"), ("b", "new"), ("c", None)):  # before there were digests there was none
+        folder = run / "export" / name
+        folder.mkdir(parents=True)
+        (folder / "m.gguf").touch()
+        record = {"fmt": "gguf", "path": "m.gguf", **({"student": student} if student else {})}
+        (folder / "export.json").write_text(json.dumps(record))
+    exports = run / "export"
+    assert artifacts(tmp_path) == [run / STUDENT, exports / "b" / "m.gguf", exports / "c" / "m.gguf"]
+    said = capsys.readouterr().err
+    assert f"left out: {exports / 'a' / 'm.gguf'} is of a former student" in said
+    assert str(exports / "b") not in said
 
 
 def test_of_very_many_choices_only_the_nearest_are_named() -> None:
