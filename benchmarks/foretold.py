@@ -19,9 +19,9 @@ from typing import Any
 import click
 import numpy as np
 
+from bridge_edge.benchmarks.rows import answer
 from bridge_edge.cli import quiet_environment
 from bridge_edge.errors import UserError
-from bridge_edge.plain import grid
 
 
 def area(scores: np.ndarray, positive: np.ndarray) -> float | None:
@@ -78,12 +78,7 @@ def measured(run: Path) -> list[dict[str, Any]]:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 def main(runs: tuple[Path, ...]) -> None:
     """Print a table, then one JSON line."""
-    try:
-        rows = [row for run in runs for row in measured(run)]
-    except UserError as error:
-        raise click.UsageError(str(error)) from error
-    print(grid(list(rows[0]), [[str(value) for value in row.values()] for row in rows]))
-    print(json.dumps(rows))
+    answer(lambda: [row for run in runs for row in measured(run)])
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ import click
 import numpy as np
 
 from bridge_edge.ablate.bootstrap import DRAWS, Interval, interval, outcomes
+from bridge_edge.benchmarks.rows import answer
 from bridge_edge.cli import quiet_environment
 from bridge_edge.errors import UserError
-from bridge_edge.plain import grid
 
 
 @dataclass(frozen=True)
@@ -119,18 +119,7 @@ def table(cells: Sequence[Measured]) -> list[dict[str, Any]]:
 @click.argument("runs", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def main(runs: Path) -> None:
     """Print a table, then one JSON line."""
-    try:
-        rows = table(read(runs))
-    except UserError as error:
-        raise click.UsageError(str(error)) from error
-    print(grid(list(rows[0]), [[_shown(value) for value in row.values()] for row in rows]))
-    print(json.dumps(rows))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(_shown(v) for v in value)
-    return f"{value:g}" if isinstance(value, float) else "-" if value is None else str(value)
+    answer(lambda: table(read(runs)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Not covered: recipes whose items have no names.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,9 +19,9 @@ from typing import Any
 
 import click
 
+from bridge_edge.benchmarks.rows import answer
 from bridge_edge.cli import quiet_environment
 from bridge_edge.errors import UserError
-from bridge_edge.plain import grid
 
 NOBODY = "Nobody"
 MODELS = {"student": "tutor", "assistant": "apprentice", "direct distillation": "baseline"}
@@ -96,12 +95,7 @@ def measured(run: Path, items: int) -> list[dict[str, Any]]:
 @click.option("--items", type=click.IntRange(1), default=600, show_default=True, help="Test items at most.")
 def main(runs: tuple[Path, ...], items: int) -> None:
     """Print a table, then one JSON line."""
-    try:
-        rows = [row for run in runs for row in measured(run, items)]
-    except UserError as error:
-        raise click.UsageError(str(error)) from error
-    print(grid(list(rows[0]), [[str(value) for value in row.values()] for row in rows]))
-    print(json.dumps(rows))
+    answer(lambda: [row for run in runs for row in measured(run, items)])
 
 
 if __name__ == "__main__":

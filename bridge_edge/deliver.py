@@ -124,11 +124,17 @@ def place_of(file: Path, record: dict[str, Any]) -> Path:
     return file.parent if record.get("fmt") == "onnx" else file.parent / Path(str(record.get("path", ""))).name
 
 
+def student_digest(run: Run) -> str | None:
+    """The digest that an export of the run's present student names as its `student`."""
+    digest: str | None = run.manifest["stages"].get(STUDENT, {}).get("output")
+    return digest
+
+
 def delivered(runs_dir: Path) -> Path:
     """What answers for the latest finished run: the newest sound export of its present student, GGUF before ONNX, which
     is what ships and loads at once; the student itself where there is none. Which it is, is said on stderr."""
     run = latest(runs_dir)
-    digest = run.manifest["stages"].get(STUDENT, {}).get("output")
+    digest = student_digest(run)
     found: list[tuple[bool, float, Path]] = []
     for file in (run.path / "export").glob("*/export.json"):
         try:
@@ -148,7 +154,7 @@ def artifacts(runs_dir: Path) -> list[Path]:
     """The student of the latest finished run and everything exported from it; exports of a former student are left out,
     which is said on stderr."""
     run = latest(runs_dir)
-    digest = run.manifest["stages"].get(STUDENT, {}).get("output")
+    digest = student_digest(run)
     found = [run.path / STUDENT]
     for file in sorted((run.path / "export").glob("*/export.json")):
         try:
