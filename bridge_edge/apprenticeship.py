@@ -62,8 +62,9 @@ def teach(ctx: Context, out: Path) -> Metrics:
     """Ask the teacher for exactly the selected items, within all caps."""
     recipe = ctx.recipe
     pool = {s.id: s for s in ctx.samples("data", "pool")}
-    chosen = [pool[row["id"]] for row in json.loads((ctx.folder("select") / "selected.json").read_text())]
-    chosen = chosen[: items_to_ask(recipe, len(chosen))]
+    rows = json.loads((ctx.folder("select") / "selected.json").read_text())
+    rows = rows[: items_to_ask(recipe, len(rows))]
+    chosen, new = [pool[row["id"]] for row in rows], sum(row.get("round") == ctx.part[0] for row in rows)
     requests = requests_for(recipe, chosen)
     with (
         open_teacher(recipe, chosen) as teacher,
@@ -81,6 +82,7 @@ def teach(ctx: Context, out: Path) -> Metrics:
         metrics["briefs"] = _at_each(recipe, briefs, len(taught))
     return metrics | {
         "asked": len(requests),
+        **({"new": new} if ctx.part[0] > 1 else {}),
         "queries": totals.queries,
         "tokens": totals.tokens,
         "usd": float(totals.usd),

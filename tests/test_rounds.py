@@ -172,6 +172,8 @@ def test_two_rounds_ask_half_each_and_nothing_twice(finished: Run) -> None:
     assert sorted(asked(finished)) == sorted({row["id"] for row in both})
     metrics = {name: finished.manifest["stages"][name]["metrics"] for name in ("teach-1", "teach", "apprentice")}
     assert (metrics["teach-1"]["queries"], metrics["teach"]["queries"], metrics["teach"]["usable"]) == (4, 8, 8)
+    assert (metrics["teach"]["asked"], metrics["teach"]["new"]) == (8, 4)
+    assert "new" not in metrics["teach-1"]
     assert metrics["apprentice"]["examples"] == 8
     assert finished.finished
     assert not np.array_equal(*(np.load(finished.path / name / "difficulty.npy") for name in ("score-1", "score")))
