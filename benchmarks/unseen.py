@@ -22,9 +22,10 @@ import click
 from bridge_edge.benchmarks.rows import answer
 from bridge_edge.cli import quiet_environment
 from bridge_edge.errors import UserError
+from bridge_edge.run import ASSISTANTS
 
 NOBODY = "Nobody"
-MODELS = {"student": "tutor", "assistant": "apprentice", "direct distillation": "baseline"}
+MODELS = {"student": ("tutor",), "assistant": ASSISTANTS, "direct distillation": ("baseline",)}
 UNSEEN: Mapping[str, Sequence[str]] = {
     "people": """
 Alexander Alexis Amber Andrea Anthony Arthur Austin Betty Beverly Bobby Bradley Brandon Brittany Bruce Bryan Carl
@@ -73,8 +74,9 @@ def measured(run: Path, items: int) -> list[dict[str, Any]]:
     samples = list(read_jsonl(run / "data" / "test.jsonl"))[:items]
     other, back = told([s.prompt for s in samples], lists), Swaps({k: (*UNSEEN[k], *lists[k]) for k in UNSEEN})
     context, found = Context(recipe, run), []
-    for name, stage in MODELS.items():
-        if not (run / stage / "config.json").is_file():
+    for name, stages in MODELS.items():
+        stage = next((s for s in reversed(stages) if (run / s / "config.json").is_file()), None)
+        if stage is None:
             continue
         for label, prompts in (("as they are", [s.prompt for s in samples]), ("unseen names", [p for p, _ in other])):
             asked = [type(s)(prompt, s.answer) for s, prompt in zip(samples, prompts, strict=True)]

@@ -152,9 +152,9 @@ def _questions(
 
 
 def _disk(recipe: Recipe, pool: int, names: set[str]) -> int | None:
-    """Bytes to write at the most; each round before the last one leaves an assistant and its scores, each turn of the
-    tutoring before the last one drafts and a student."""
-    often = {rounds.OFTEN: recipe.select.rounds, turns.OFTEN: recipe.turns.count}
+    """Bytes to write at the most; each round before the last one leaves an assistant and its scores, or what it
+    explained, each turn of the tutoring before the last one drafts and a student."""
+    often = {rounds.OFTEN: recipe.select.rounds, ("refine",): recipe.refine.rounds, turns.OFTEN: recipe.turns.count}
     parts = [names, *({kind for kind in kinds if f"{kind}-{k}" in names}
                       for kinds, count in often.items() for k in range(1, count))]  # fmt: skip
     needed = [disk_needed(recipe, pool, part) for part in parts]

@@ -80,6 +80,7 @@ class RefineSpec(Spec):
     """The assistant's training on what it explains rightly itself, before it annotates (see refining.py)."""
 
     items: int = Field(0, ge=0, description="items of the pool that it explains; 0: off")
+    rounds: int = Field(1, ge=1, le=8, description="so often, each time the next items, by the assistant of before")
     epochs: float = Field(1, gt=0, description="passes over what was right, and over the teacher's answers")
     share: float = Field(0.5, gt=0, le=1, description="its learning rate, as a share of ta.lr")
 
@@ -89,7 +90,7 @@ class RefineSpec(Spec):
 
     def meant(self) -> dict[str, Any]:
         """The values that shape the assistant; none where it is off."""
-        return self.model_dump(mode="json") if self.on else {}
+        return self.model_dump(mode="json", exclude={"rounds"} if self.rounds == 1 else None) if self.on else {}
 
 
 class SwapSpec(Spec):

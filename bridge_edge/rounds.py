@@ -65,6 +65,10 @@ def _in_round(stage: Stage, k: int, rounds: int) -> Stage:
         stage = replace(stage, reads=(*stage.reads, "select.probe"), version=stage.version + 1)
     elif k > 1 and stage.name == "select":
         places[ASKED] = name_in("select", k - 1, rounds)
+
+    def sees(recipe: Recipe) -> Recipe:
+        return recipe_of(stage.sees(recipe), (k, rounds))
+
     return replace(
         stage,
         name=name_in(stage.name, k, rounds),
@@ -73,6 +77,7 @@ def _in_round(stage: Stage, k: int, rounds: int) -> Stage:
         kind=stage.name,
         places=tuple(places.items()),
         part=(k, rounds),
+        sees=sees,
     )
 
 

@@ -72,7 +72,7 @@ def _file_digests(recipe: Recipe, reads: Sequence[str]) -> dict[str, str]:
 
 def stage_key(stage: Stage, recipe: Recipe, outputs: dict[str, str]) -> str:
     """Key of `stage` for `recipe`, given the digests of the outputs it reads."""
-    recipe, places = stage.seen(recipe), stage.places or [(name, name) for name in stage.needs]
+    recipe, places = stage.sees(recipe), stage.places or [(name, name) for name in stage.needs]
     read = slice_of(recipe, stage.reads)
     places = [*places, *((place, name) for part, place, name in stage.also if part in read)]
     parts = {

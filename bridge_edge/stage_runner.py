@@ -48,7 +48,7 @@ def run_stages(run: Run, recipe: Recipe, ctx: Context, target: str | None = None
             say(head)
             if not worked and any((s.kind or s.name) == "teach" for s in stages[number - 1 :]):
                 make_teacher(recipe, [])  # a missing key or file is said before hours of work
-            _work(run, stage, key, replace(ctx, recipe=stage.seen(recipe), places=stage.found, part=stage.part))
+            _work(run, stage, key, replace(ctx, recipe=stage.sees(recipe), places=stage.found, part=stage.part))
             worked += 1
         outputs[stage.name] = run.manifest["stages"][stage.name]["output"]
     return worked

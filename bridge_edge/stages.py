@@ -15,7 +15,7 @@ from bridge_edge import annotation, apprenticeship, phases, refining, selection,
 from bridge_edge.phases import Context, Metrics
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_methods import ReasoningSpec
-from bridge_edge.rounds import expand, recipe_of
+from bridge_edge.rounds import expand
 
 DRAFTED = tuple(
     f"annotate.{name}"
@@ -67,11 +67,6 @@ class Stage:
         pairs = [*self.places, *((place, name) for _, place, name in self.also)]
         return {place: name for place, name in pairs if place != name}
 
-    def seen(self, recipe: Recipe) -> Recipe:
-        """The recipe as this stage sees it."""
-        recipe = self.sees(recipe)
-        return recipe if self.part == (1, 1) else recipe_of(recipe, self.part)
-
 
 def unreinforced(recipe: Recipe) -> Recipe:
     """The recipe as it would be without `reasoning.rl`."""
@@ -90,10 +85,9 @@ def compared(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"baseline": recipe.baseline.model_copy(update={"enabled": True})})
 
 
-def ungated(recipe: Recipe) -> Recipe:
-    """The recipe as the apprenticeship sees it where more training follows, behind which the gate stands then."""
-    open_gate = recipe.gate.model_copy(update={"on_fail": "continue"})
-    return recipe.model_copy(update={"gate": open_gate}) if recipe.refine.on else recipe
+def followed(recipe: Recipe) -> Recipe:
+    """The recipe as the apprenticeship sees it: the gate stands behind the last training of the assistant."""
+    return refining.ungated(recipe) if recipe.refine.on else recipe
 
 
 SHORTEN = Stage(
@@ -169,7 +163,7 @@ STAGES = (
         ("name", "ta", "gate", "seed", "tutor", "-tutor.order", "task", "swap"),
         ("data", "warmup", "teach"),
         version=2,
-        sees=ungated,
+        sees=followed,
     ),
     Stage(
         "refine",
@@ -256,6 +250,7 @@ def needed_for(target: str | None, recipe: Recipe) -> list[Stage]:
     if "refine" in names:
         behind = [stage.name for stage in own].index("refine") + 1
         own[behind:] = [instead(stage, "apprentice", "refine") for stage in own[behind:]]
+        own[behind - 1 : behind] = refining.expand(own[behind - 1], recipe.refine.rounds)
     stages = turns.expand(expand(own, recipe.select.rounds), recipe.turns.count, TUTOR)
     if target is None:
         return stages

@@ -46,6 +46,26 @@ def test_it_stands_between_the_apprenticeship_and_whoever_reads_the_assistant() 
     assert rounds["draft"].found == {"apprentice": "refine"}
 
 
+def test_a_round_is_the_stage_of_a_run_of_so_many_rounds() -> None:
+    once, thrice, words = keys(*ON), keys(*ON, "refine.rounds=3"), (*ON, "refine.rounds=3")
+    assert thrice.keys() - once.keys() == {"refine-1", "refine-2"}
+    stages = {s.name: s for s in needed_for(None, load_recipe([*words]))}
+    assert [name for name in stages if name.startswith("refine")] == ["refine-1", "refine-2", "refine"]
+    assert [stages[name].found.get("apprentice") for name in ("refine-1", "refine-2", "refine", "draft")] == [
+        None,
+        "refine-1",
+        "refine-2",
+        "refine",
+    ]
+    assert thrice["apprentice"] == once["apprentice"]
+    assert thrice["refine-1"] == once["refine"] != thrice["refine"]
+    stop = keys(*words, "gate.on_fail=stop")
+    assert stop["refine-1"] == thrice["refine-1"]
+    assert stop["refine"] != thrice["refine"]
+    assert [stages[name].sees(load_recipe([*words])).refine.rounds for name in ("refine-1", "refine")] == [1, 3]
+    assert run_path(Path(), load_recipe([*ON, "refine.rounds=1"])) == run_path(Path(), load_recipe([*ON]))
+
+
 def test_a_value_that_is_off_names_no_other_folder() -> None:
     plain, off = load_recipe(LEGAL), load_recipe([*LEGAL, "refine.share=0.1"])
     assert run_path(Path(), plain) == run_path(Path(), off) != run_path(Path(), load_recipe([*ON]))
@@ -95,6 +115,32 @@ def test_a_run_learns_from_right_explanations_of_items_that_were_not_asked(
     plain, other = go(recipe, tmp_path, *RIGHT, "gate.accuracy=1")
     assert plain["worked"] < summary["worked"]  # the apprenticeship and all before it are shared
     assert other.manifest["stages"]["apprentice"]["taken_from"] == run.path.name
+
+
+def test_a_later_round_goes_on_from_the_one_before_with_the_next_items(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, one = go(recipe, tmp_path, *RIGHT, "refine.items=20", "gate.accuracy=1")
+    rounds = 4
+    capsys.readouterr()
+    summary, run = go(recipe, tmp_path, *RIGHT, "refine.items=20", f"refine.rounds={rounds}", "gate.accuracy=1")
+    stages, names = run.manifest["stages"], [*(f"refine-{k}" for k in range(1, rounds)), "refine"]
+    assert stages["refine-1"]["taken_from"] == one.path.name
+    assert stages["refine-1"]["output"] == one.manifest["stages"]["refine"]["output"]
+    taught = {s.id for s in read_jsonl(run.path / "teach" / "taught.jsonl")}
+    rest = {s.id for s in read_jsonl(run.path / "data" / "pool.jsonl")} - taught
+    drafted = [{json.loads(line)["id"] for line in (run.path / name / "drafts" / "raw.jsonl").open()} for name in names]
+    left = set(rest)
+    for found in drafted:
+        left = left or set(rest)
+        assert len(found) == min(20, len(left))
+        assert found <= left
+        left -= found
+    weights = {(run.path / name / "model.safetensors").read_bytes() for name in names}
+    assert len(weights) == rounds
+    assert summary["gate"]["accuracy"] == stages["refine"]["metrics"]["dev"]["accuracy"]
+    notes = [line for line in capsys.readouterr().err.splitlines() if "below the gate" in line]
+    assert len(notes) == (not stages["refine"]["metrics"]["gate_passed"])  # the rounds before say nothing
 
 
 def test_a_failed_gate_stops_before_the_annotation(recipe: Path, tmp_path: Path) -> None:

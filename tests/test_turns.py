@@ -80,7 +80,7 @@ def test_it_goes_with_rounds_a_refined_assistant_budgets_and_reinforcement() -> 
     assert stages["sft"].found["align"] == "tutor-1"  # the last turn is what is reinforced
     assert "sft" in stages["tutor"].needs
     assert "shorten" not in stages["tutor-1"].needs
-    seen = stages["tutor-1"].seen(load_recipe([*ON, "reasoning.budgets=[16]", "reasoning.rl=true"]))
+    seen = stages["tutor-1"].sees(load_recipe([*ON, "reasoning.budgets=[16]", "reasoning.rl=true"]))
     assert not seen.reasoning.budgets
     assert not seen.reasoning.rl
 
@@ -88,14 +88,14 @@ def test_it_goes_with_rounds_a_refined_assistant_budgets_and_reinforcement() -> 
 def test_a_later_turn_sees_its_own_share_rate_and_writer() -> None:
     recipe = load_recipe([*ON, "annotate.surest=0.5", "turns.surest=0.7", "turns.epochs=3", "turns.share=0.25"])
     stages = {stage.name: stage for stage in needed_for(None, recipe)}
-    assert stages["annotate-1"].seen(recipe).annotate.surest == 0.5
-    assert stages["annotate"].seen(recipe).annotate.surest == 0.7
+    assert stages["annotate-1"].sees(recipe).annotate.surest == 0.5
+    assert stages["annotate"].sees(recipe).annotate.surest == 0.7
     all_of_it = load_recipe([*ON, "annotate.surest=1"])
-    assert stages["annotate"].seen(all_of_it).annotate.surest == 1
-    before, after = (stages[name].seen(recipe).student for name in ("tutor-1", "tutor"))
+    assert stages["annotate"].sees(all_of_it).annotate.surest == 1
+    before, after = (stages[name].sees(recipe).student for name in ("tutor-1", "tutor"))
     assert before == recipe.student
     assert (after.epochs, after.lr) == (3, 0.25 * recipe.student.lr)
-    assert stages["draft"].seen(recipe).ta == recipe.student
+    assert stages["draft"].sees(recipe).ta == recipe.student
 
 
 def test_it_is_refused_where_it_has_no_sense() -> None:

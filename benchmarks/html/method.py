@@ -176,10 +176,15 @@ def learning(facts: Facts) -> Section:
 
 
 def trainings(facts: Facts) -> dict[str, str]:
-    """What each stage that trains a model is called, in their order; a student that learns in turns is there often."""
+    """What each stage that trains a model is called, in their order; one that learns in rounds or turns is there
+    often."""
     count = facts.of("turns.count") or 1
+    often = {"apprentice": facts.of("select.rounds") or 1, "refine": facts.of("refine.rounds") or 1}
     found: dict[str, str] = {}
     for name, title in TRAINED.items():
+        if (rounds := often.get(name, 1)) > 1:
+            found |= {f"{name}-{k}": f"{title}, round {k}" for k in range(1, rounds)}
+            title = f"{title}, round {rounds}"
         if name == "sft":
             found |= {turns.name_in("tutor", k, count): f"{TRAINED['tutor']}, turn {k}" for k in range(1, count)}
         found[name] = title

@@ -28,7 +28,7 @@ from bridge_edge.phases import Context, measure, student_suffix
 from bridge_edge.progress import say
 from bridge_edge.recipe import Recipe, settings
 from bridge_edge.recipe_io import load_recipe
-from bridge_edge.run import Run, canonical, sha256_file, sha256_text
+from bridge_edge.run import ASSISTANTS, Run, canonical, sha256_file, sha256_text
 from bridge_edge.tutoring import SFT
 
 RESULTS = "results.jsonl"
@@ -126,9 +126,14 @@ def run_cells(cells: Sequence[Cell], setting: Setting, out: Path) -> Results:
     return results
 
 
+def target_of(cell: Cell) -> str:
+    """The stage whose model is measured: of the assistant's the last one that the recipe has."""
+    return ASSISTANTS[-1] if cell.who == "ta" and cell.recipe.refine.on else TARGETS[cell.who]
+
+
 def run_cell(cell: Cell, setting: Setting, results: Results) -> None:
     """Train what is not trained yet, and measure what is not measured yet."""
-    start, target = time.time(), TARGETS[cell.who]
+    start, target = time.time(), target_of(cell)
     summary = distill(cell.words, setting.runs_dir, setting.device, setting.concurrency, target, setting.cache)
     run = Run(Path(summary["run"]))
     stages = run.manifest["stages"]

@@ -12,6 +12,7 @@ from bridge_edge.recipe import Recipe
 
 BUDGETS = (16, 32, 64)  # of reasoning, where the recipe names none
 SKEW = 1.5  # of an uneven pool: with eight kinds half of the items are of one, and two in a hundred of the rarest
+EXPLAINED = 2000  # items of a pool of one's own that the assistant explains in a round, where the recipe names none
 SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 1.0)
 STRATEGIES = ("bridge", "greedy", "difficulty", "diversity", "facility-location", "kmeans", "typiclust")
 UNFILTERED = (
@@ -162,6 +163,21 @@ def turns(recipe: Recipe) -> Experiment:
     return Experiment("turns", question, tuple(mine), tuple(claims))
 
 
+def refining(recipe: Recipe) -> Experiment:
+    """Students and assistants by how often the assistant has learnt from what it explains rightly itself."""
+    items = recipe.refine.items or max(1, (recipe.data.pool or 2 * EXPLAINED) // 2)
+    arms, claims = [], []
+    for who, label in (("student", "student"), ("ta", "assistant")):
+        mine = [Arm(f"as the teacher left it, {label}", ("refine.items=0",), who)]
+        for n in (1, 2, 3):
+            words = (f"refine.items={items}", f"refine.rounds={n}")
+            mine.append(Arm(f"refined in {n} round{'s' * (n > 1)}, {label}", words, who))
+        arms += mine
+        claims += [Claim(f"{arm.name}: better than as the teacher left it", arm.name, mine[0].name) for arm in mine[1:]]
+    question = "Is it worth training the assistant on what it explains rightly itself, before it annotates?"
+    return Experiment("refining", question, tuple(arms), tuple(claims))
+
+
 def swaps(recipe: Recipe) -> Experiment:
     """Words swapped in every pass and left as they are: the student, the assistant, and direct distillation."""
     kinds = (("student", ""), ("ta", ", assistant"), ("baseline", ", direct"))
@@ -255,6 +271,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[Recipe], Experiment], str]] = {
     "shift": (shift, "a warm-up on half the kinds of items"),
     "rounds": (rounds, "the budget in 1, 2 and 4 rounds"),
     "turns": (turns, "tutoring in 1, 2 and 3 turns: the student learns on from its own right rationales"),
+    "refining": (refining, "the assistant as the teacher left it, and trained on what it explains rightly itself"),
     "swaps": (swaps, "words that stand for one another, swapped in every pass or left as they are (swap.enabled)"),
     "uneven": (uneven, "selected against random items, in one and two rounds, where some kinds are rare"),
     "labels": (mixed_labels, "hard labels, the assistant's distribution, mixtures per token (kd.mix), on-policy"),
@@ -264,7 +281,7 @@ FIRST = ("budget-vs-random", "alignment", "direct-vs-bridge")
 """The paper's three first experiments, run where none is named."""
 
 
-BY_ASSISTANT = ("budget-vs-random", "selection", "rounds", "shift", "uneven")
+BY_ASSISTANT = ("budget-vs-random", "selection", "rounds", "refining", "shift", "uneven")
 """Those whose arms differ in what the assistant learns from."""
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bridge_edge.ablate.arms import Arm, asking, direct, narrowed, percent, unaided
-from bridge_edge.ablate.cells import Setting, all_cells
+from bridge_edge.ablate.cells import Setting, all_cells, target_of
 from bridge_edge.ablate.grid import BY_ASSISTANT, EXPERIMENTS, FIRST, experiments
 from bridge_edge.ablate.verb import SMOKE, ablate, check_money, listing, listing_text, split_words
 from bridge_edge.errors import UserError
@@ -67,6 +68,16 @@ def test_assistants_alone_are_compared_where_they_differ(name: str) -> None:
 def test_assistants_alone_are_refused_where_they_are_one(name: str) -> None:
     with pytest.raises(UserError, match=f"the arms of {name} do not differ in their assistants; leave out --ta-only"):
         experiments([name], LEGAL, ta_only=True)
+
+
+def test_an_assistant_is_measured_as_its_last_training_left_it() -> None:
+    [found] = experiments(["refining"], LEGAL, ta_only=True)
+    cells = all_cells([found], [0], setting("recipe=legal", "data.pool=60"))
+    assert [target_of(cell) for cell in cells] == ["apprentice", "refine", "refine", "refine"]
+    assert [cell.recipe.refine.rounds for cell in cells] == [1, 1, 2, 3]
+    assert {cell.recipe.refine.items for cell in cells[1:]} == {30}
+    [student] = [cell for cell in all_cells([replace(found, arms=(Arm("one"),))], [0], setting("recipe=legal"))]
+    assert target_of(student) == "tutor"
 
 
 def test_a_larger_share_raises_the_caps_and_keeps_them() -> None:

@@ -17,6 +17,7 @@ import pytest
 from bridge_edge import chart
 from bridge_edge.benchmarks.html import several, single
 from bridge_edge.benchmarks.html.facts import read_facts
+from bridge_edge.benchmarks.html.method import trainings
 from bridge_edge.benchmarks.html.page import Page, Section, Table, render
 from bridge_edge.benchmarks.html.projection import principal, selection_map
 from bridge_edge.chart import Point, front
@@ -164,6 +165,21 @@ def test_exports_stand_by_size_and_accuracy(run: Path) -> None:
     (run / "export" / "onnx-int8" / "export.json").write_text(json.dumps(record))
     text = " ".join(Reader(render(single.page_of(read_facts(run)))).text.split())
     assert "gguf Q8_0: 80.0 % at 3; onnx int8: 80.0 % at 5 (file size, MiB). Not beaten in both: gguf Q8_0." in text
+
+
+def test_a_model_that_learns_often_has_a_row_for_each_time(run: Path) -> None:
+    facts = read_facts(run)
+    assert "apprentice-1" not in trainings(facts)
+    often = {**facts.recipe, "select": {"rounds": 2}, "refine": {"rounds": 3}, "turns": {"count": 2}}
+    found = list(trainings(replace(facts, recipe=often)).items())
+    assert found[1:6] == [
+        ("apprentice-1", "TA, apprenticeship, round 1"),
+        ("apprentice", "TA, apprenticeship, round 2"),
+        ("refine-1", "TA, on what it explained rightly, round 1"),
+        ("refine-2", "TA, on what it explained rightly, round 2"),
+        ("refine", "TA, on what it explained rightly, round 3"),
+    ]
+    assert ("tutor-1", "Student, tutoring, turn 1") in found
 
 
 def test_scores_of_the_harness_have_their_table(run: Path) -> None:

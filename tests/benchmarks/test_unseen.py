@@ -53,12 +53,15 @@ def test_a_student_that_misreads_unseen_names_has_wrong_steps(
     run: Path, monkeypatch: pytest.MonkeyPatch, reads: bool
 ) -> None:
     samples = TASK.generate(30, 2)
+    for stage in ("apprentice", "refine"):
+        (run / stage).mkdir()
+        (run / stage / "config.json").write_text("{}")
     swapped = told([s.prompt for s in samples], TASK.alike)
     origin = {s.prompt: s for s in samples} | {new: s for (new, _), s in zip(swapped, samples, strict=True)}
     names = {prompt: {old: new for new, old in back.items() if old != NOBODY} for prompt, back in swapped}
 
     def say(_: Any, folder: Path, asked: Sequence[Sample], label: str) -> tuple[list[str], list[int]]:
-        assert folder.name == "tutor"
+        assert folder.name == ("tutor" if label.startswith("student") else "refine")
         texts = []
         for prompt in (s.prompt for s in asked):
             rationale, answer = TASK.expert(origin[prompt], random.Random(0))
@@ -68,7 +71,8 @@ def test_a_student_that_misreads_unseen_names_has_wrong_steps(
     monkeypatch.setattr(phases, "completions", say)
     done = CliRunner().invoke(main, [str(run)])
     assert done.exit_code == 0, done.output
-    known, unseen = json.loads(done.output.splitlines()[-1])
+    known, unseen, *assistant = json.loads(done.output.splitlines()[-1])
+    assert [row["model"] for row in assistant] == ["assistant"] * 2
     assert (known["model"], known["items"], known["right"]) == ("student", "as they are", 1.0)
     assert known["of these with a wrong step"] == 0
     assert unseen["right"] == 1
