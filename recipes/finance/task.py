@@ -11,5 +11,6 @@ from __future__ import annotations
 
 from bridge_edge.recipes._steps import FormulaTask
 from bridge_edge.recipes.finance import ratios
+from bridge_edge.recipes.finance.words import ALIKE
 
-TASK = FormulaTask("finance", ratios.KINDS)
+TASK = FormulaTask("finance", ratios.KINDS, ALIKE)

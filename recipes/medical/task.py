@@ -10,5 +10,6 @@ from __future__ import annotations
 
 from bridge_edge.recipes._steps import FormulaTask
 from bridge_edge.recipes.medical import formulas, scores
+from bridge_edge.recipes.medical.words import ALIKE
 
-TASK = FormulaTask("medical", (*formulas.KINDS, *scores.KINDS))
+TASK = FormulaTask("medical", (*formulas.KINDS, *scores.KINDS), ALIKE)
