@@ -107,7 +107,7 @@ def test_accord_has_a_say_in_which_are_surest() -> None:
 
 def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(UserError, match=r"annotate.tellings=3 tells items with other words.*set swap.enabled=true"):
-        load_recipe(["recipe=medical", "annotate.tellings=3"])
+        load_recipe(["recipe=medical", "swap.enabled=false", "annotate.tellings=3"])
     words = "swap={enabled: true, words: {people: [Ann, Ben]}}"
     with pytest.raises(UserError, match=r"annotate.tellings=3 and annotate.samples=2: set one of them to 1"):
         load_recipe(["recipe=medical", "annotate.tellings=3", "annotate.samples=2", words])
