@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from types import MappingProxyType
 from typing import Any
 
 from bridge_edge.data.arithmetic import Claim, claims, numbers
@@ -86,9 +85,7 @@ class FormulaTask:
     """A domain of threshold questions, one `Kind` a formula; answers are Yes and No. `alike` are lists of words that
     stand for one another (`swap.enabled`)."""
 
-    def __init__(
-        self, name: str, kinds: Sequence[Kind], alike: Mapping[str, Sequence[str]] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, name: str, kinds: Sequence[Kind], alike: Mapping[str, Sequence[str]]) -> None:
         self.name = name
         self.alike = alike
         self.kinds = {kind.name: kind for kind in kinds}

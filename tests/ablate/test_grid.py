@@ -76,7 +76,7 @@ def test_an_assistant_is_measured_as_its_last_training_left_it() -> None:
     assert [target_of(cell) for cell in cells] == ["apprentice", "refine", "refine", "refine"]
     assert [cell.recipe.refine.rounds for cell in cells] == [1, 1, 2, 3]
     assert {cell.recipe.refine.items for cell in cells[1:]} == {30}
-    [student] = [cell for cell in all_cells([replace(found, arms=(Arm("one"),))], [0], setting("recipe=legal"))]
+    [student] = all_cells([replace(found, arms=(Arm("one"),))], [0], setting("recipe=legal"))
     assert target_of(student) == "tutor"
 
 

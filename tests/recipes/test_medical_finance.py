@@ -284,7 +284,7 @@ def test_bad_samples_are_named() -> None:
     with pytest.raises(UserError, match="weight"):
         MEDICAL.check(Sample("?", kind="bmi", facts={"height_dm": 17, "limit": 30}), "", "Yes")
     one = Kind("one", lambda rng, truth: ("same", bmi(95, 30).facts), MEDICAL.kinds["bmi"].work)
-    small = FormulaTask("tiny", [one])
+    small = FormulaTask("tiny", [one], {})
     with pytest.raises(UserError, match="fewer"):
         small.generate(2, 0)
 
