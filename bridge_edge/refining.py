@@ -24,6 +24,7 @@ from bridge_edge.apprenticeship import briefs_of, gate
 from bridge_edge.data.samples import Sample, read_jsonl
 from bridge_edge.phases import Context, Metrics, course_of, fit
 from bridge_edge.recipe import Recipe
+from bridge_edge.run import numbered
 from bridge_edge.train.models import load_tokenizer
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def expand(stage: Stage, rounds: int) -> list[Stage]:
 
 def _in_round(stage: Stage, k: int, rounds: int) -> Stage:
     """The stage as it is in round k: its name, and which assistant it goes on from."""
-    before = "apprentice" if k == 1 else f"{stage.name}-{k - 1}"
+    before = "apprentice" if k == 1 else numbered(stage.name, k - 1, rounds)
     places = {name: before if name == "apprentice" else name for name in stage.needs}
     return replace(
         stage,
-        name=stage.name if k == rounds else f"{stage.name}-{k}",
+        name=numbered(stage.name, k, rounds),
         title=f"{stage.title} (round {k} of {rounds})",
         needs=tuple(places.values()),
         kind=stage.name,

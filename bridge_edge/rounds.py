@@ -29,6 +29,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bridge_edge.recipe import Recipe
+from bridge_edge.run import numbered
 
 if TYPE_CHECKING:
     from bridge_edge.stages import Stage
@@ -54,7 +55,7 @@ def expand(stages: Sequence[Stage], rounds: int) -> list[Stage]:
 
 def name_in(name: str, k: int, rounds: int) -> str:
     """The name of a stage in round k; the last round has the plain names."""
-    return f"{name}-{k}" if name in OFTEN and k < rounds else name
+    return numbered(name, k, rounds) if name in OFTEN else name
 
 
 def _in_round(stage: Stage, k: int, rounds: int) -> Stage:

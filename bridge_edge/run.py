@@ -27,7 +27,13 @@ from bridge_edge.recipe_io import dump
 SCHEMA = 1
 STUDENT = "tutor"  # the stage whose output is the finished student
 ASSISTANTS = ("apprentice", "refine")  # the stages whose output is an assistant; the later one goes on from the other
+
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy")
+
+
+def numbered(name: str, k: int, count: int) -> str:
+    """The name of a stage that is there `count` times, the k-th time: the last one has the plain name."""
+    return name if k == count else f"{name}-{k}"
 
 
 def canonical(value: Any) -> str:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from bridge_edge.recipe import Recipe
 from bridge_edge.recipe_methods import KdSpec, ReasoningSpec
+from bridge_edge.run import numbered
 
 if TYPE_CHECKING:
     from bridge_edge.stages import Stage
@@ -58,7 +59,7 @@ def expand(stages: Sequence[Stage], turns: int, student: Stage) -> list[Stage]:
 
 def name_in(name: str, k: int, turns: int) -> str:
     """The name of a stage in turn k; the last turn has the plain names."""
-    return f"{name}-{k}" if name in OFTEN and k < turns else name
+    return numbered(name, k, turns) if name in OFTEN else name
 
 
 def _in_turn(stage: Stage, k: int, turns: int) -> Stage:

@@ -9,7 +9,7 @@ from bridge_edge import chart, turns
 from bridge_edge.benchmarks.html.facts import MODELS, Facts
 from bridge_edge.benchmarks.html.page import Block, Figure, Note, Section, Table
 from bridge_edge.plan_report import compared, dollars
-from bridge_edge.run import ASSISTANTS
+from bridge_edge.run import ASSISTANTS, numbered
 
 LONG = 1_200  # characters of an example that are shown
 TRAINED = {
@@ -183,8 +183,8 @@ def trainings(facts: Facts) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, title in TRAINED.items():
         if (rounds := often.get(name, 1)) > 1:
-            found |= {f"{name}-{k}": f"{title}, round {k}" for k in range(1, rounds)}
-            title = f"{title}, round {rounds}"
+            found |= {numbered(name, k, rounds): f"{title}, round {k}" for k in range(1, rounds + 1)}
+            continue
         if name == "sft":
             found |= {turns.name_in("tutor", k, count): f"{TRAINED['tutor']}, turn {k}" for k in range(1, count)}
         found[name] = title
