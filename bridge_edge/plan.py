@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,20 +28,21 @@ from bridge_edge.estimate import Tokens, money, percentile, stopping_cap, tokens
 from bridge_edge.footprint import disk_needed, memory_needed
 from bridge_edge.host import memory_available
 from bridge_edge.mixing import check_shared, shared_rows
-from bridge_edge.phases import LONGEST_GENERAL
+from bridge_edge.phases import LONGEST_GENERAL, Context, Metrics
 from bridge_edge.recipe import Recipe
-from bridge_edge.recipe_io import load_recipe
-from bridge_edge.run import Run, all_runs, run_path, write_atomic
+from bridge_edge.recipe_io import load_recipe, read_yaml
+from bridge_edge.run import ASSISTANTS, Run, all_runs, run_path, write_atomic
 from bridge_edge.selection import budget_queries, items_to_ask
 from bridge_edge.stage_key import stage_key
 from bridge_edge.stage_runner import KEY, find_equal
-from bridge_edge.stages import needed_for
+from bridge_edge.stages import Stage, needed_for
 from bridge_edge.teacher.make import check_teacher
 from bridge_edge.train.signals import token_bytes
 
 FILE = "plan.json"
 ASSUMED_RATE, ASSUMED_START_S = 60.0, 1.0  # tokens a second and time to first token of an API, where nothing is known
 BATCH_S = 24 * 3600.0
+Role = tuple[Callable[[Context, Path], Metrics], frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ def steps(run: Run, recipe: Recipe, others: Sequence[Run]) -> list[Step]:
     outputs: dict[str, str] = {}
     found = []
     alike = [r for r in others if (r.manifest.get("recipe"), r.manifest.get("scale")) == (recipe.name, recipe.scale)]
-    for stage in needed_for(None, recipe):
-        seconds = _seconds(stage.name, [run, *alike]) or _seconds(stage.kind, [run, *alike])
+    stages = needed_for(None, recipe)
+    took, roles = _took([run, *alike]), _roles(stages)
+    for stage in stages:
+        seconds = took.get(roles[stage.name])
         if not set(stage.needs) <= set(outputs):
             found.append(Step(stage.name, stage.title, "work", seconds=seconds))
             continue
@@ -82,13 +85,30 @@ def steps(run: Run, recipe: Recipe, others: Sequence[Run]) -> list[Step]:
     return found
 
 
-def _seconds(name: str, runs: Sequence[Run]) -> float | None:
-    """How long the stage took in the newest run of this recipe and scale that worked on it itself."""
+def _roles(stages: Sequence[Stage]) -> dict[str, Role]:
+    """What each stage does from the output of which kinds of stages; an assistant is one, refined or not.
+
+    The same name is not the same work in every run: where tutoring goes in turns, the last drafts are the student's."""
+    kinds = {stage.name: stage.kind or stage.name for stage in stages}
+    kinds |= {name: ASSISTANTS[0] for name, kind in kinds.items() if kind in ASSISTANTS}
+    return {stage.name: (stage.work, frozenset(kinds[name] for name in stage.needs)) for stage in stages}
+
+
+def _took(runs: Sequence[Run]) -> dict[Role, float]:
+    """How long work took in the newest of these runs that did it itself."""
+    found: dict[Role, float] = {}
     for run in runs:
-        record = run.stage(name)
-        if record and "taken_from" not in record and record.get("seconds") is not None:
-            return float(record["seconds"])
-    return None
+        if not (run.path / "recipe.yaml").is_file():
+            continue  # the run that is planned, before it is begun
+        try:
+            recipe = Recipe.model_validate(read_yaml(run.path / "recipe.yaml"))
+        except (UserError, ValueError):  # of another version
+            continue
+        for name, role in _roles(needed_for(None, recipe)).items():
+            record = run.stage(name)
+            if record and "taken_from" not in record and record.get("seconds") is not None:
+                found.setdefault(role, float(record["seconds"]))
+    return found
 
 
 def make_plan(recipe: Recipe, runs_dir: Path, concurrency: int) -> dict[str, Any]:

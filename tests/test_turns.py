@@ -16,7 +16,7 @@ from bridge_edge.distill import summary_text
 from bridge_edge.errors import UserError
 from bridge_edge.plan import make_plan
 from bridge_edge.recipe_io import load_recipe
-from bridge_edge.run import run_path
+from bridge_edge.run import Run, run_path
 from bridge_edge.stage_key import stage_key
 from bridge_edge.stages import Stage, needed_for
 from bridge_edge.train.models import load_model
@@ -162,3 +162,32 @@ def test_a_plan_names_the_stages_and_the_disk_of_all_turns(recipe: Path, tmp_pat
     assert {"draft-1", "tutor-1", "draft-2", "tutor-2", "tutor"} <= set(names)
     assert three["disk"]["needed"] > one["disk"]["needed"]
     assert three["calls"] == one["calls"]
+
+
+def test_a_plan_takes_times_from_the_same_work_and_not_from_the_same_name(tmp_path: Path) -> None:
+    """In a run of one turn `draft` is the assistant's; of two, `draft-1` is, and `draft` is the student's."""
+    words = [*LEGAL, "annotate.reader=false"]
+
+    def ran(*more: str, first: float) -> dict[str, float]:
+        recipe = load_recipe([*words, *more])
+        run = Run.create(tmp_path, recipe)
+        took = {stage.name: first + n for n, stage in enumerate(needed_for(None, recipe))}
+        run.manifest["stages"] = {name: {"key": "", "output": "", "seconds": value} for name, value in took.items()}
+        run.save()
+        return took
+
+    def planned(*more: str) -> dict[str, float | None]:
+        found = make_plan(load_recipe([*words, *more]), tmp_path, 1)["seconds"]["stages"]
+        assert isinstance(found, dict)
+        return found
+
+    one = ran(first=100)
+    two = planned("turns.count=2")
+    assert (two["draft-1"], two["tutor-1"]) == (one["draft"], one["tutor"])
+    assert (two["draft"], two["tutor"]) == (None, None)  # the student's, and its second course: no run has done those
+    assert planned("refine.items=8")["draft"] == one["draft"]  # an assistant is one, refined or not
+    assert planned("reasoning.budgets=[16]", "reasoning.rl=true")["tutor"] is None  # its reinforcement
+    both = ran("turns.count=2", "seed=1", first=500)
+    three = planned("turns.count=3")
+    assert (three["draft-1"], three["draft-2"], three["draft"]) == (both["draft-1"], both["draft"], both["draft"])
+    assert planned("seed=2")["draft"] == both["draft-1"]
