@@ -23,9 +23,11 @@ from bridge_edge import mixing, thinking
 from bridge_edge.curriculum import spread
 from bridge_edge.data.card import normal, parse
 from bridge_edge.data.encode import ANSWER_TASK, encode_pairs, encode_samples, prompt_ids
+from bridge_edge.data.numbers import Numbers
 from bridge_edge.data.pool import build_splits, load_task, make_card
 from bridge_edge.data.samples import Sample, read_jsonl, write_jsonl
 from bridge_edge.data.swaps import swaps_of
+from bridge_edge.data.thinking import names
 from bridge_edge.embedded.skills import documents
 from bridge_edge.errors import UserError
 from bridge_edge.evaluate import Scores, records_json, score, to_json
@@ -116,7 +118,7 @@ def fit(
     if passes:
         plan = replace(plan, epochs=1, ordered=passes[0] if plan.ordered else 0, passes=passes)
     if course.again and len(passes) > 1:
-        say("  from the second pass on with other words")
+        say("  from the second pass on told anew")
     if taught_by:
         plan = replace(plan, losses=taught_by(rows, plan))
     with track(label, 1.0) as advance:
@@ -152,17 +154,23 @@ def all_passes(
 def course_of(
     ctx: Context, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample], form: str = "rationale_answer"
 ) -> Course:
-    """The samples as they are; where the recipe swaps words, from the second pass on told with others, drawn anew for
-    every pass."""
+    """The samples as they are; where the recipe swaps words or numbers, from the second pass on told with others, drawn
+    anew for every pass."""
     recipe, swaps = ctx.recipe, swaps_of(ctx.recipe)
     course = Course(encode_samples(tokenizer, samples, form))
-    if swaps is None:
+    if not recipe.swap.on:
         return course
     free = not recipe.task.answers
+    budgets = [b for b in recipe.reasoning.budgets if any(names(sample.prompt, b) for sample in samples)]
+    numbers = Numbers(samples, free, budgets) if recipe.swap.numbers else None
+
+    def told(sample: Sample, rng: random.Random) -> Sample:
+        other = numbers.retold(sample, rng) if numbers else sample
+        return swaps.swapped(other, rng, free) if swaps else other
 
     def again(k: int) -> list[Encoded]:
         drawn = ((sample, random.Random(f"{recipe.seed} {k} {sample.id}")) for sample in samples)
-        return encode_samples(tokenizer, [swaps.swapped(sample, rng, free) for sample, rng in drawn], form)
+        return encode_samples(tokenizer, [told(sample, rng) for sample, rng in drawn], form)
 
     return replace(course, again=again)
 

@@ -186,7 +186,7 @@ def _signals(recipe: Recipe, pool: int, names: set[str]) -> int | None:
     if not recipe.kd.top_k or not recipe.kd.kept or not {"sft", "tutor"} & names:
         return None
     passes = max(1, round(recipe.student.epochs))
-    different = passes if recipe.swap.enabled else 1  # where words are swapped no pass repeats a text
+    different = passes if recipe.swap.on else 1  # where words or numbers are swapped no pass repeats a text
     tokens = pool * (different * (recipe.task.max_new_tokens + 1) + passes * recipe.student.rehearsal * LONGEST_GENERAL)
     return round(tokens * token_bytes(recipe.kd.top_k, shared_rows(recipe.ta.model, recipe.student.model)))
 

@@ -113,6 +113,9 @@ class GrpoSpec(Spec):
     tolerance: float = Field(
         TOLERANCE, ge=0, description="share of the budget beyond which an answer is worth nothing; 0: none is allowed"
     )
+    least: float = Field(
+        0.0, ge=0, le=1, description="share of the budget below which a shorter answer is worth less; 0: it never is"
+    )
     sft: bool = Field(True, description="false: without the tutoring before, which is known to fail")
 
 
@@ -145,6 +148,7 @@ class ReasoningSpec(Spec):
         found = self.model_dump(mode="json", include=names) if self.budgets or self.rl else {}
         if self.rl:  # it kept the last one once, which was another student
             found["grpo"]["keeps"] = "best"
-            if self.grpo.tolerance == TOLERANCE:  # what it was before it could be chosen
-                del found["grpo"]["tolerance"]
+            for name, former in (("tolerance", TOLERANCE), ("least", 0.0)):  # what each was before it could be chosen
+                if getattr(self.grpo, name) == former:
+                    del found["grpo"][name]
         return found

@@ -94,11 +94,16 @@ class RefineSpec(Spec):
 
 
 class SwapSpec(Spec):
-    """Words that stand for one another in the rationales that a model is trained on (see data/swaps.py)."""
+    """Words that stand for one another in the rationales that a model is trained on (see data/swaps.py), and numbers of
+    which the sums are worked out anew (see data/numbers.py)."""
 
     enabled: bool = Field(False, description="every pass but the first over rationales has other words of the lists")
     words: dict[str, tuple[str, ...]] = Field(
         {}, description="lists of words by name, or files of one word a line; none: the lists of a shipped domain"
+    )
+
+    numbers: bool = Field(
+        False, description="every pass but the first over rationales has other numbers, and sums that follow from them"
     )
 
     @field_validator("words")
@@ -113,7 +118,13 @@ class SwapSpec(Spec):
 
     def meant(self) -> dict[str, Any]:
         """The values that shape the models; none where it is off."""
-        return self.model_dump(mode="json") if self.enabled else {}
+        found = self.model_dump(mode="json", include={"enabled", "words"}) if self.enabled else {}
+        return found | ({"numbers": True} if self.numbers else {})
+
+    @property
+    def on(self) -> bool:
+        """Whether no pass repeats what the first one told."""
+        return self.enabled or self.numbers
 
 
 class TurnsSpec(Spec):

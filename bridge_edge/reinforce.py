@@ -12,8 +12,9 @@ divergence not weighted by the ratio).
 Groups whose answers are all worth the same tell nothing but the divergence and are left out (as DAPO, arXiv 2503.14476,
 does); of a batch of such groups one answer is kept.
 The reward is R = [right] * f with f = 1 up to the budget, falling linearly to 0 at 1.25 of it (BARD, arXiv 2511.01470,
-has a product; this form of f is ours), or at once where `tolerance` is 0, and f = 1 without a budget. `additive` is
-[right] + f, which also pays for short wrong answers.
+has a product; this form of f is ours), or at once where `tolerance` is 0, and f = 1 without a budget. With `least` it
+also falls linearly to 0 below that share of the budget: else a right answer in fewer tokens is worth as much, and all
+answers become shorter, those with room to think too. `additive` is [right] + f, which pays for short wrong answers too.
 Why in the loop: resuming, optimiser, schedule and progress are the tutoring's own.
 Not covered: rewards by a model, a step on groups of an earlier one, answers beyond `task.max_new_tokens`.
 """
@@ -69,11 +70,13 @@ def questions(
     return examples, aims
 
 
-def fidelity(tokens: int, budget: int | None, tolerance: float = TOLERANCE) -> float:
+def fidelity(tokens: int, budget: int | None, tolerance: float = TOLERANCE, least: float = 0.0) -> float:
     """f: how well so many tokens of thought keep to a budget, 0 to 1; without one they always do. Beyond the budget it
-    falls to 0 within a share of it (`tolerance`)."""
-    if budget is None or tokens <= budget:
+    falls to 0 within a share of it (`tolerance`), and from the share `least` of it down to 0 tokens."""
+    if budget is None:
         return 1.0
+    if tokens <= budget:
+        return min(1.0, tokens / (least * budget)) if least else 1.0
     return max(0.0, 1 - (tokens - budget) / (tolerance * budget)) if tolerance else 0.0
 
 
@@ -98,12 +101,13 @@ class Reward:
     answers: tuple[str, ...]
     additive: bool = False
     tolerance: float = TOLERANCE
+    least: float = 0.0
 
     def __call__(self, said: np.ndarray, aim: Aim) -> float:
         tokens, _ = thought(lambda ids: str(self.tokenizer.decode(list(ids))), said.tolist())
         given = parse(str(self.tokenizer.decode(said, skip_special_tokens=True)), self.answers).answer
         right = float(given is not None and normal(given) == normal(aim.answer))
-        kept = fidelity(tokens, aim.budget, self.tolerance)
+        kept = fidelity(tokens, aim.budget, self.tolerance, self.least)
         return right + kept if self.additive else right * kept
 
 

@@ -98,7 +98,7 @@ def reinforced(ctx: Context, out: Path, source: str, samples: list[Sample], budg
     examples, aims = questions(tokenizer, samples, each, spec.items, recipe.seed)
     dev = [s for s in ctx.samples("data", "dev") if s.answer]
     held, more = questions(tokenizer, dev, each, len(dev) * len(each), recipe.seed)
-    reward = Reward(tokenizer, aims | more, recipe.task.answers, spec.reward == "additive", spec.tolerance)
+    reward = Reward(tokenizer, aims | more, recipe.task.answers, spec.reward == "additive", spec.tolerance, spec.least)
     grpo = Grpo(mixing.rollouts_of(recipe, source), reward, load_frozen(source, ctx.device), spec.group, spec.kl)
     changes = grpo_plan(recipe, examples)
     lr = spec.lr or LR_SHARE * recipe.student.lr

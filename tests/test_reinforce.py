@@ -372,7 +372,9 @@ def test_the_learning_rate_is_a_share_of_the_tutorings(place: Path, tmp_path: Pa
     assert distance(tmp_path / "share", tmp_path / "other") > 0
 
 
-def test_the_recipes_tolerance_reaches_the_reward(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipes_bounds_of_a_budget_reach_the_reward(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[Reward] = []
 
     def heard(*args: Any, **kwargs: Any) -> Reward:
@@ -380,9 +382,9 @@ def test_the_recipes_tolerance_reaches_the_reward(place: Path, tmp_path: Path, m
         return made[-1]
 
     monkeypatch.setattr(tutoring, "Reward", heard)
-    for k, words in enumerate(((), ("reasoning.grpo.tolerance=0.1",))):
+    for k, words in enumerate(((), ("reasoning.grpo.tolerance=0.1", "reasoning.grpo.least=0.4"))):
         tutoring.tutor(Context(load_recipe([*RL, *words]), place), folder(tmp_path / str(k)))
-    assert [reward.tolerance for reward in made] == [0.25, 0.1]
+    assert [(reward.tolerance, reward.least) for reward in made] == [(0.25, 0.0), (0.1, 0.4)]
 
 
 def test_only_the_student_and_its_test_hang_on_the_reinforcement() -> None:
@@ -398,6 +400,8 @@ def test_only_the_student_and_its_test_hang_on_the_reinforcement() -> None:
     assert keys("reasoning.rl=true", "reasoning.grpo.kl=0.5")["tutor"] != rl["tutor"]
     assert keys("reasoning.rl=true", "reasoning.grpo.tolerance=0.25") == rl
     assert keys("reasoning.rl=true", "reasoning.grpo.tolerance=0")["tutor"] != rl["tutor"]
+    assert keys("reasoning.rl=true", "reasoning.grpo.least=0") == rl
+    assert keys("reasoning.rl=true", "reasoning.grpo.least=0.5")["tutor"] != rl["tutor"]
 
 
 def test_without_tolerance_a_right_answer_a_little_too_long_is_worth_nothing() -> None:
@@ -408,3 +412,15 @@ def test_without_tolerance_a_right_answer_a_little_too_long_is_worth_nothing() -
     assert 0 < near(said, Aim(tokens - 1, "yes")) < 1
     assert none(said, Aim(tokens - 1, "yes")) == 0
     assert none(said, Aim(tokens, "yes")) == 1
+
+
+def test_an_answer_below_the_least_share_of_its_budget_is_worth_less() -> None:
+    assert [fidelity(n, 40, least=0.5) for n in (0, 5, 10, 20, 30, 40)] == [0.0, 0.25, 0.5, 1.0, 1.0, 1.0]
+    assert fidelity(45, 40, least=0.5) == fidelity(45, 40) == 0.5
+    assert [fidelity(n, 40) for n in (0, 5)] == [1.0, 1.0]
+    assert fidelity(0, None, least=0.5) == 1.0
+    said = ids("It is so.\nAnswer: yes")
+    tokens, _ = thought(lambda some: str(TOKENIZER.decode(list(some))), said.tolist())
+    filled = Reward(TOKENIZER, {}, ("yes", "no"), least=0.5)
+    assert filled(said, Aim(4 * tokens, "yes")) == pytest.approx(0.5)
+    assert filled(said, Aim(4 * tokens, "no")) == 0

@@ -161,6 +161,34 @@ def test_only_what_learns_or_writes_rationales_is_new_and_only_where_it_is_on() 
     assert refined[0]["refine"] != refined[1]["refine"]
 
 
+def test_numbers_are_swapped_without_words_or_beside_them() -> None:
+    off, numbers = keys(*LEGAL, "swap.enabled=false"), keys(*LEGAL, "swap.enabled=false", "swap.numbers=true")
+    assert {name for name in off if off[name] != numbers[name]} == TRAINED
+    assert keys(*ON) == keys(*ON, "swap.numbers=false") != keys(*ON, "swap.numbers=true") != numbers
+    sample = Sample("Ann sues Bob for $90,000.", "Yes", "Ann against Bob. $90,000 is more than $75,000.")
+    tokenizer = phases.load_tokenizer(load_recipe(LEGAL).student.model)
+
+    def told(*words: str) -> set[tuple[str, ...]]:
+        """The names and the sum of a sample in every pass but the first."""
+        ctx = phases.Context(load_recipe([*LEGAL, "swap.words={people: [Ann, Bob, Mia]}", *words]), Path())
+        course = phases.course_of(ctx, tokenizer, [sample])
+        texts = [str(tokenizer.decode(row.ids)) for k in range(1, 30) for row in course.examples(k)]
+        found = [re.search(r"(\w+) sues (\w+) for (\S+?)\..*\1 against \2. (\S+) is more", t, re.S) for t in texts]
+        assert all(match and match[3] == match[4] for match in found)
+        return {match.groups()[:3] for match in found if match}
+
+    plain, words, sums, both = (
+        told(f"swap.enabled={enabled}", f"swap.numbers={numbers}")
+        for numbers in ("false", "true")
+        for enabled in ("false", "true")
+    )
+    assert plain == {("Ann", "Bob", "$90,000")}
+    assert {some[2] for some in words} == {"$90,000"}
+    assert {some[:2] for some in sums} == {("Ann", "Bob")}
+    assert min(len(words), len({some[2] for some in sums}), len({some[2] for some in both})) > 3
+    assert len({some[:2] for some in both}) > 3
+
+
 def test_every_pass_of_a_run_but_the_first_has_other_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, texts = colours.write(tmp_path), list[list[list[str]]]()
     train = phases.train
@@ -186,9 +214,11 @@ def test_every_pass_of_a_run_but_the_first_has_other_words(tmp_path: Path, monke
 
 def test_the_grid_compares_student_assistant_and_direct_distillation() -> None:
     (found,) = experiments(["swaps"], load_recipe(LEGAL))
-    assert [(arm.who, arm.words[0]) for arm in found.arms] == [
-        (who, f"swap.enabled={on}") for who in ("student", "ta", "baseline") for on in ("true", "false")
+    assert [(arm.who, *arm.words[:2]) for arm in found.arms] == [
+        (who, f"swap.enabled={words}", f"swap.numbers={numbers}")
+        for who in ("student", "ta", "baseline")
+        for words, numbers in (("true", "false"), ("false", "false"), ("true", "true"))
     ]
-    assert len(found.claims) == 3
+    assert len(found.claims) == 6
     (found,) = experiments(["swaps"], load_recipe([*LEGAL, "baseline.enabled=false"]))
-    assert found.arms[4].words == ("swap.enabled=true", "baseline.enabled=true")
+    assert found.arms[6].words == ("swap.enabled=true", "swap.numbers=false", "baseline.enabled=true")

@@ -179,15 +179,20 @@ def refining(recipe: Recipe) -> Experiment:
 
 
 def swaps(recipe: Recipe) -> Experiment:
-    """Words swapped in every pass and left as they are: the student, the assistant, and direct distillation."""
+    """Words and numbers swapped in every pass and left as they are: the student, the assistant, direct distillation."""
     kinds = (("student", ""), ("ta", ", assistant"), ("baseline", ", direct"))
     arms, claims = [], []
     for who, suffix in kinds:
         more = () if who != "baseline" or recipe.baseline.enabled else ("baseline.enabled=true",)
-        other, same = f"other words{suffix}", f"the same words{suffix}"
-        arms += [Arm(other, ("swap.enabled=true", *more), who), Arm(same, ("swap.enabled=false", *more), who)]
+        other, same, numbers = (
+            f"{name}{suffix}" for name in ("other words", "the same words", "other words and numbers")
+        )
+        on = ("swap.enabled=true", "swap.numbers=true")
+        arms += [Arm(other, (on[0], "swap.numbers=false", *more), who)]
+        arms += [Arm(same, ("swap.enabled=false", "swap.numbers=false", *more), who), Arm(numbers, (*on, *more), who)]
         claims.append(Claim(f"{other}: better than the same words in every pass", other, same))
-    question = "Does it help to tell the rationales with other names and places in every pass?"
+        claims.append(Claim(f"{numbers}: better than other words alone", numbers, other))
+    question = "Does it help to tell the rationales with other words, and other numbers, in every pass?"
     return Experiment("swaps", question, tuple(arms), tuple(claims))
 
 
@@ -272,7 +277,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[Recipe], Experiment], str]] = {
     "rounds": (rounds, "the budget in 1, 2 and 4 rounds"),
     "turns": (turns, "tutoring in 1, 2 and 3 turns: the student learns on from its own right rationales"),
     "refining": (refining, "the assistant as the teacher left it, and trained on what it explains rightly itself"),
-    "swaps": (swaps, "words that stand for one another, swapped in every pass or left as they are (swap.enabled)"),
+    "swaps": (swaps, "words and numbers swapped in every pass or left as they are (swap.enabled, swap.numbers)"),
     "uneven": (uneven, "selected against random items, in one and two rounds, where some kinds are rare"),
     "labels": (mixed_labels, "hard labels, the assistant's distribution, mixtures per token (kd.mix), on-policy"),
     "thinking": (thinking, "budgets of reasoning: cut off, learnt, reinforced (RL), and RL done wrong"),

@@ -43,7 +43,8 @@ SYMBOLS = {"≥": ">=", "≤": "<=", "==": "=", "=": "=", ">": ">", "<": "<", ">
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement: what it is, its two values and their relation, the numbers on its left side, and its fault."""
+    """One statement: what it is, its two values and their relation, the numbers on its left side, its fault, and where
+    its relation stands in the text."""
 
     kind: str  # equation, comparison, points or total
     text: str
@@ -52,6 +53,7 @@ class Claim:
     right: Fraction
     operands: tuple[Fraction, ...] = ()
     problem: str = ""
+    at: int = -1
 
 
 def first_error(text: str) -> str:
@@ -99,7 +101,7 @@ class _Reader:
             return None
         before, sign, number = self.tokens[i - 3 : i]
         glued = sign.text in ("+", "-") and sign.end == number.start and before.end < sign.start
-        result = _right(self.tokens, i)
+        result = right_side(self.tokens, i)
         if not glued or before.kind not in (WORD, NUM) or not result:
             return None
         try:
@@ -113,7 +115,7 @@ class _Reader:
         text = self.text[before.start : result[-1].end]
         problem = "" if true else f"{text!r} is false: {show(start)} {sign.text} {number.text} = {show(start + step)}"
         self.score, self.fresh = stated, False
-        return Claim("points", text, stated, "=", stated, (abs(step),), problem)
+        return Claim("points", text, stated, "=", stated, (abs(step),), problem, self.tokens[i].start)
 
     def _total(self, i: int) -> Claim | None:
         """`Total 3`: must be what the points came to; says nothing where no points were counted."""
@@ -129,13 +131,13 @@ class _Reader:
             return None
         text = self.text[self.tokens[i].start : following[end - 1].end]
         problem = "" if stated == self.score else f"{text!r} is false: the points come to {show(self.score)}"
-        return Claim("total", text, stated, "=", stated, (), problem)
+        return Claim("total", text, stated, "=", stated, (), problem, self.tokens[i].start)
 
     def _relation(self, i: int) -> Claim | None:
         """The statement around the relation at `i`; None where a side is in letters."""
         relation, kind = _relation(self.tokens[i].text), "equation" if self.tokens[i].text == "=" else "comparison"
-        right = _right(self.tokens, i)
-        left = _left(self.tokens, i)
+        right = right_side(self.tokens, i)
+        left = left_side(self.tokens, i)
         refers = not left and self.last and i and self.tokens[i - 1].text.lower() in ("it", "which", "that")
         if not right or not (left or refers):
             return None
@@ -149,14 +151,15 @@ class _Reader:
                 a, exact, percent = (self.last.left if self.last.relation != "=" else self.last.right), True, False
             b, exact_b, percent_b = evaluate(right)
         except Unreadable as error:
-            return Claim(kind, text, Fraction(0), relation, Fraction(0), (), f"cannot read {text!r}: {error}")
+            problem = f"cannot read {text!r}: {error}"
+            return Claim(kind, text, Fraction(0), relation, Fraction(0), (), problem, self.tokens[i].start)
         slack = Fraction(0) if exact and exact_b else _rounding(right)
         true = _holds(a, relation, b, slack)
         if not true and percent != percent_b:  # `3 / 20 * 100 = 15%`: a percentage may be a plain number, too
             true = _holds(a, relation, b * 100, slack * 100) if percent_b else _holds(a * 100, relation, b, slack)
         operands = tuple(value_of(t.text)[0] for t in left if t.kind == NUM)
         problem = "" if true else f"{text!r} is false: the left side is {show(a)}"
-        return Claim(kind, text, a, relation, b, operands, problem)
+        return Claim(kind, text, a, relation, b, operands, problem, self.tokens[i].start)
 
 
 def _short(text: str) -> str:
@@ -186,7 +189,7 @@ def _rounding(tokens: Sequence[Token]) -> Fraction:
     return Fraction(1, 2 * 10 ** len(text.partition(".")[2])) / (100 if tokens[-1].text.endswith("%") else 1)
 
 
-def _right(tokens: Sequence[Token], i: int) -> list[Token]:
+def right_side(tokens: Sequence[Token], i: int) -> list[Token]:
     """The expression that begins after the relation at `i`; empty where letters take part in it."""
     end = i + 1
     while end < len(tokens) and tokens[end].kind in (NUM, OP, OPEN, CLOSE):
@@ -203,7 +206,7 @@ def _right(tokens: Sequence[Token], i: int) -> list[Token]:
     return side
 
 
-def _left(tokens: Sequence[Token], i: int) -> list[Token]:
+def left_side(tokens: Sequence[Token], i: int) -> list[Token]:
     """The expression that ends before the relation at `i`; empty where letters take part in it."""
     start = i
     while start > 0 and tokens[start - 1].kind in (NUM, OP, OPEN, CLOSE):
