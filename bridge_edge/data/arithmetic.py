@@ -154,9 +154,9 @@ class _Reader:
             problem = f"cannot read {text!r}: {error}"
             return Claim(kind, text, Fraction(0), relation, Fraction(0), (), problem, self.tokens[i].start)
         slack = Fraction(0) if exact and exact_b else _rounding(right)
-        true = _holds(a, relation, b, slack)
+        true = holds(a, relation, b, slack)
         if not true and percent != percent_b:  # `3 / 20 * 100 = 15%`: a percentage may be a plain number, too
-            true = _holds(a, relation, b * 100, slack * 100) if percent_b else _holds(a * 100, relation, b, slack)
+            true = holds(a, relation, b * 100, slack * 100) if percent_b else holds(a * 100, relation, b, slack)
         operands = tuple(value_of(t.text)[0] for t in left if t.kind == NUM)
         problem = "" if true else f"{text!r} is false: the left side is {show(a)}"
         return Claim(kind, text, a, relation, b, operands, problem, self.tokens[i].start)
@@ -175,7 +175,8 @@ def _relation(text: str) -> str:
     return OPPOSITE[relation] if negated else relation
 
 
-def _holds(a: Fraction, relation: str, b: Fraction, slack: Fraction) -> bool:
+def holds(a: Fraction, relation: str, b: Fraction, slack: Fraction = Fraction(0)) -> bool:
+    """Whether a relation is true of two values, which for `=` may be `slack` apart."""
     if relation == "=":
         return abs(a - b) <= slack
     return {">": a > b, "<": a < b, ">=": a >= b, "<=": a <= b, "!=": a != b}[relation]

@@ -8,20 +8,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from statistics import median
 from typing import Any
 
 import pytest
 
+from bridge_edge.data import numbers
 from bridge_edge.data.arithmetic import claims
-from bridge_edge.data.numbers import Numbers, numbers_in
+from bridge_edge.data.numbers import Numbers
 from bridge_edge.data.pool import load_task
 from bridge_edge.data.samples import Sample
+from bridge_edge.data.sheet import numbers_in
 
 
 def tellings(sample: Sample, among: Sequence[Sample] = (), count: int = 40, answer: bool = False) -> list[Sample]:
     """The different tellings of a sample whose constants are learnt with others."""
-    numbers = Numbers([sample, *among], answer)
-    found = {told.prompt: told for k in range(count) if (told := numbers.retold(sample, random.Random(k))) != sample}
+    teller = Numbers([sample, *among], answer)
+    found = {told.prompt: told for k in range(count) if (told := teller.retold(sample, random.Random(k))) != sample}
     return list(found.values())
 
 
@@ -53,6 +56,19 @@ def test_what_comes_from_nowhere_is_a_constant_for_those_who_have_it_too() -> No
     assert tellings(same, others) == []
     assert tellings(same)  # alone it is a square
     assert Numbers([same], fixed=[72, 90]).retold(same, random.Random(0)) is same
+
+
+def test_every_other_telling_is_of_numbers_that_are_compared_closely(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = Sample("Is 420 * 2 more than 700?", "yes", "420 * 2 = 840. 840 is more than 700.")
+
+    def apart() -> float:
+        told = [values(some.rationale or "") for some in tellings(sample, count=400)]
+        assert all(left > right for *_, left, right in told)
+        return median(float(left / right) for *_, left, right in told)
+
+    with_closest = apart()
+    monkeypatch.setattr(numbers, "CLOSEST", 1)
+    assert 1 < with_closest < apart() - 0.03
 
 
 def test_a_number_of_two_meanings_stays() -> None:
@@ -160,9 +176,9 @@ def test_the_experts_find_every_step_of_other_numbers_true(name: str) -> None:
     for seed, sample in enumerate(task.generate(400, 7)):
         rationale, answer = task.expert(sample, random.Random(seed))
         samples.append(replace(sample, rationale=rationale, answer=answer))
-    numbers, told, alike = Numbers(samples), Counter[str](), 0
+    teller, told, alike = Numbers(samples), Counter[str](), 0
     for seed, sample in enumerate(samples):
-        other = numbers.retold(sample, random.Random(seed))
+        other = teller.retold(sample, random.Random(seed))
         if other is sample:
             continue
         told[sample.kind] += 1
