@@ -113,6 +113,8 @@ budget:
 
 # Words of which any may stand in the place of any other without a change to the answer: the models see them swapped.
 #   swap: {{enabled: true, words: {{items: [lamp, chair, kettle, desk, radio]}}}}
+# Where rationales reckon with the numbers of the question, other numbers too, each sum worked out anew:
+#   swap: {{numbers: true}}
 
 # Sizes and models come from the scale: embedded (default), edge or server.
 scale: embedded

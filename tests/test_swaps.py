@@ -217,8 +217,8 @@ def test_the_grid_compares_student_assistant_and_direct_distillation() -> None:
     assert [(arm.who, *arm.words[:2]) for arm in found.arms] == [
         (who, f"swap.enabled={words}", f"swap.numbers={numbers}")
         for who in ("student", "ta", "baseline")
-        for words, numbers in (("true", "false"), ("false", "false"), ("true", "true"))
+        for words, numbers in (("true", "false"), ("false", "false"), ("false", "true"), ("true", "true"))
     ]
-    assert len(found.claims) == 6
+    assert len(found.claims) == 9
     (found,) = experiments(["swaps"], load_recipe([*LEGAL, "baseline.enabled=false"]))
-    assert found.arms[6].words == ("swap.enabled=true", "swap.numbers=false", "baseline.enabled=true")
+    assert found.arms[8].words == ("swap.enabled=true", "swap.numbers=false", "baseline.enabled=true")

@@ -178,21 +178,25 @@ def refining(recipe: Recipe) -> Experiment:
     return Experiment("refining", question, tuple(arms), tuple(claims))
 
 
+SWAPS = {
+    "other words": (True, False), "the same words": (False, False),
+    "other numbers": (False, True), "other words and numbers": (True, True),
+}  # fmt: skip
+
+
 def swaps(recipe: Recipe) -> Experiment:
     """Words and numbers swapped in every pass and left as they are: the student, the assistant, direct distillation."""
-    kinds = (("student", ""), ("ta", ", assistant"), ("baseline", ", direct"))
     arms, claims = [], []
-    for who, suffix in kinds:
+    for who, suffix in (("student", ""), ("ta", ", assistant"), ("baseline", ", direct")):
         more = () if who != "baseline" or recipe.baseline.enabled else ("baseline.enabled=true",)
-        other, same, numbers = (
-            f"{name}{suffix}" for name in ("other words", "the same words", "other words and numbers")
-        )
-        on = ("swap.enabled=true", "swap.numbers=true")
-        arms += [Arm(other, (on[0], "swap.numbers=false", *more), who)]
-        arms += [Arm(same, ("swap.enabled=false", "swap.numbers=false", *more), who), Arm(numbers, (*on, *more), who)]
+        for name, (words, numbers) in SWAPS.items():
+            values = (f"swap.enabled={str(words).lower()}", f"swap.numbers={str(numbers).lower()}", *more)
+            arms.append(Arm(f"{name}{suffix}", values, who))
+        other, same, figures, both = (arm.name for arm in arms[-4:])
         claims.append(Claim(f"{other}: better than the same words in every pass", other, same))
-        claims.append(Claim(f"{numbers}: better than other words alone", numbers, other))
-    question = "Does it help to tell the rationales with other words, and other numbers, in every pass?"
+        claims.append(Claim(f"{figures}: better than the same numbers in every pass", figures, same))
+        claims.append(Claim(f"{both}: better than other words alone", both, other))
+    question = "Does it help to tell the rationales with other words, and of other numbers, in every pass?"
     return Experiment("swaps", question, tuple(arms), tuple(claims))
 
 
