@@ -79,12 +79,13 @@ class Numbers:
             if len(found) == wanted:
                 break
         for _, drawn, new in sorted(found, key=lambda some: some[0]):
-            if told := self._told(sample, sheet, drawn, new):
-                return told
+            with suppress(Void):
+                return self._told(sample, sheet, drawn, new)
         return sample
 
-    def _told(self, sample: Sample, sheet: Sheet, drawn: Values, new: Mapping[int, Fraction]) -> Sample | None:
-        """The sample of these numbers, if the checker of arithmetic finds all that it states true."""
+    def _told(self, sample: Sample, sheet: Sheet, drawn: Values, new: Mapping[int, Fraction]) -> Sample:
+        """The sample of these numbers. Raises Void where one cannot be written, or where the checker of arithmetic does
+        not find all true that it states."""
         free = (sample.answer or "") if self.answer else ""
         rough = {n.value for n in sheet.said if n.start in sheet.rounded}  # these keep zeros that they end with
         changed = [n for n in sheet.said if new.get(n.start, n.shown) != n.shown]
@@ -92,7 +93,7 @@ class Numbers:
         said = _rewritten(text, [(n, shown(new[n.start], n, n.value in rough)) for n in changed])
         stated = claims(said)
         if [(c.kind, c.relation) for c in stated] != sheet.statements or any(c.problem for c in stated):
-            return None
+            raise Void
         given = [n for n in sheet.prompt if drawn.get(n.value, n.value) != n.value and not n.percent]
         prompt = _rewritten(sample.prompt, [(n, shown(drawn[n.value], n)) for n in given])
         if not free:
@@ -102,8 +103,8 @@ class Numbers:
 
     def _worked_out(self, sheet: Sheet, drawn: Values) -> dict[int, Fraction]:
         """The numbers of a rationale by where they start, those that stay for no known reason left out. Raises Void
-        where nothing changes, or one has two meanings that now differ, has more decimals than it had, or changes in a
-        sum that cannot be read."""
+        where nothing changes, or one has two meanings that now differ, has more decimals than it had, is negative, or
+        changes in a sum that cannot be read."""
         given = {n.value: n.value for n in sheet.prompt} | drawn
         if all(value == old for old, value in given.items()):
             raise Void
@@ -130,7 +131,8 @@ class Numbers:
             if number.start not in new and number.value in results and not number.percent:
                 new[number.start] = results[number.value]  # said ahead: `160 books, because 104 / 0.65 = 160`
             value = new.get(number.start, number.shown)
-            if rounded(value, number) != value or (value != number.shown and number.start in sheet.loose):
+            loose = value != number.shown and number.start in sheet.loose
+            if value < 0 or rounded(value, number) != value or loose:
                 raise Void
         return new
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -148,6 +150,34 @@ def test_a_sum_that_cannot_be_read_keeps_its_numbers() -> None:
         assert left - gone == 216  # else 12 hours would follow from another sum
     bare = Sample("$696 - $480, at $18?", "12", said.rpartition(" 12 + 40")[0])
     assert all("$216 / $18 per hour = 12 hours." in (some.rationale or "") for some in tellings(bare, answer=True))
+
+
+def test_what_is_left_is_never_less_than_nothing() -> None:
+    sample = Sample("600 pounds bear 420 and 170. How much more?", "10", "420 + 170 = 590. 600 - 590 = 10.")
+    told = tellings(sample, answer=True)
+    assert len(told) > 3
+    assert all(not (some.answer or "-").startswith("-") for some in told)
+
+
+GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
+
+
+@pytest.mark.skipif(not GSM8K.exists(), reason="GSM8K is not beside the checkout")
+def test_worked_solutions_that_no_one_here_wrote_are_told_anew() -> None:
+    samples = []
+    for line in GSM8K.read_text(encoding="utf-8").splitlines()[:500]:
+        row = json.loads(line)
+        said, _, answer = row["answer"].partition("\n#### ")
+        samples.append(Sample(row["question"], answer, re.sub(r"<<.*?>>", "", said)))
+    teller = Numbers(samples, answer=True)
+    told = [(s, other) for s in samples if (other := teller.retold(s, random.Random(s.id))) is not s]
+    assert len(told) > 100
+    for sample, other in told:
+        assert other.prompt != sample.prompt
+        assert not any(claim.problem for claim in claims(other.rationale or ""))
+        (said, stated), shape = (claims(some.rationale or "") for some in (sample, other)), r"[\d.,$]+"
+        assert [(c.kind, c.relation) for c in said] == [(c.kind, c.relation) for c in stated]
+        assert re.sub(shape, "", other.rationale or "") == re.sub(shape, "", sample.rationale or "")
 
 
 def test_hostile_text_costs_little() -> None:
