@@ -91,13 +91,16 @@ def numbers_in(text: str) -> list[Number]:
 
 def sheet_of(prompt: str, rationale: str, answer: str = "") -> Sheet | None:
     """The sheet of a rationale and, on a line of its own behind it, an answer that changes too; None where nothing is
-    stated, or something false, or where a number of the answer comes from nowhere."""
+    stated, or something false, where an `=` cannot be read, or where a number of the answer comes from nowhere."""
     behind, rationale = len(rationale), f"{rationale}\n{answer}" if answer else rationale
     stated = claims(rationale)
     if not stated or any(claim.problem for claim in stated):
         return None
     sheet = Sheet(numbers_in(prompt), numbers_in(rationale), [(c.kind, c.relation) for c in stated])
     read, known = list(tokens(rationale)), {claim.at: claim for claim in stated}
+    equals = [i for i, token in enumerate(read[:-1]) if token.text in ("=", "==") and token.start not in known]
+    if any(read[i + 1].kind == NUM for i in equals):
+        return None
     signs = [token.kind == OP or token.text in ("=", "==") for token in read]
     sheet.loose = {token.start for token, *beside in zip(read, [False, *signs], [*signs[1:], False], strict=False)
                    if token.kind == NUM and any(beside)}  # fmt: skip
