@@ -66,7 +66,7 @@ def told_anew(
     rows = []
     for kind in (*sorted({s.kind for s in samples if s.kind}), "all"):
         mine = [s for s in samples if kind in (s.kind, "all")]
-        sheets = [teller.sheets[s.id] for s in mine if s.id in teller.sheets]
+        sheets = [sheet for s in mine if (sheet := teller.sheet(s)) is not None]
         may = sum(bool(sheet.free) for sheet in sheets)
         rows.append({"kind": kind, "items": len(mine), "read": len(sheets), "may change": may,
                      "told anew": sum(s.id in told for s in mine)})  # fmt: skip

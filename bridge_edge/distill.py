@@ -114,11 +114,16 @@ def summarise(run: Run, recipe: Recipe) -> dict[str, Any]:
         "turns": turns_of(stages, recipe.turns.count),
         "annotation": annotation_of(stages.get("annotate", {}).get("metrics", {})),
         "test": stages.get("evaluate", {}).get("metrics", {}),
-        "seconds": {name: record.get("seconds") for name, record in stages.items()},
+        "seconds": {name: _own_seconds(run, record) for name, record in stages.items()},
         "peak_memory_mb": round(
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
         ),
     }
+
+
+def _own_seconds(run: Run, record: dict[str, Any]) -> float | None:
+    """How long a stage took; nothing where it is a copy of one of this very run, whose time is told there."""
+    return 0.0 if record.get("taken_from") == run.path.name else record.get("seconds")
 
 
 def rounds_of(stages: dict[str, Any], rounds: int) -> list[dict[str, Any]]:

@@ -118,7 +118,9 @@ def fit(
     if passes:
         plan = replace(plan, epochs=1, ordered=passes[0] if plan.ordered else 0, passes=passes)
     if course.again and len(passes) > 1:
-        say("  from the second pass on told anew")
+        swap = ctx.recipe.swap
+        what = [name for name, on in (("words", swap.enabled), ("numbers", swap.numbers)) if on]
+        say(f"  from the second pass on with other {' and '.join(what)}")
     if taught_by:
         plan = replace(plan, losses=taught_by(rows, plan))
     with track(label, 1.0) as advance:

@@ -27,7 +27,6 @@ from bridge_edge.recipe_io import dump
 SCHEMA = 1
 STUDENT = "tutor"  # the stage whose output is the finished student
 ASSISTANTS = ("apprentice", "refine")  # the stages whose output is an assistant; the later one goes on from the other
-
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy")
 
 

@@ -73,6 +73,9 @@ def test_a_run_delivers_a_student_and_tells_the_truth(place: Path, summary: dict
     assert manifest["status"] == "finished"
     assert len(outputs(run)) == 17, "thirteen, and four of the second round of asking"
     assert manifest["stages"]["baseline"]["taken_from"] == run.name, "the second reader is trained again"
+    took = {name: record["seconds"] for name, record in manifest["stages"].items()}
+    assert took["baseline"] == took["reader"] > 0
+    assert summary["seconds"] == {**took, "baseline": 0.0}, "the second reader's time is told twice"
     teacher = summary["teacher"]
     assert teacher["queries"] == round(0.2 * teacher["pool"])
     assert 0 < teacher["usd"] <= teacher["usd_cap"]

@@ -45,9 +45,11 @@ class Numbers:
     def __init__(self, samples: Iterable[Sample], answer: bool = False, fixed: Iterable[int] = ()) -> None:
         self.answer = answer
         read = {
-            s.id: sheet_of(s.prompt, s.rationale, (s.answer or "") if answer else "") for s in samples if s.rationale
-        }
-        self.sheets = {name: sheet for name, sheet in read.items() if sheet is not None}
+            (s.id, s.rationale, s.answer): sheet_of(s.prompt, s.rationale, (s.answer or "") if answer else "")
+            for s in samples
+            if s.rationale
+        }  # one question may have several rationales
+        self.sheets = {key: sheet for key, sheet in read.items() if sheet is not None}
         often: Counter[Fraction] = Counter()
         common: Counter[Fraction] = Counter()
         for sheet in self.sheets.values():
@@ -63,12 +65,16 @@ class Numbers:
             plain = {v for v in given & sheet.operands if v >= 10 or v.denominator > 1}
             sheet.free = sorted(plain - self.constants)
 
+    def sheet(self, sample: Sample) -> Sheet | None:
+        """The sheet of one of the samples; None where it has none."""
+        return self.sheets.get((sample.id, sample.rationale or "", sample.answer))
+
     def retold(self, sample: Sample, rng: random.Random) -> Sample:
         """The sample of other numbers; itself where it has none that may change, or no draw is sound. Facts are of the
         numbers as they were, so they are left out. Every other time the numbers are those of several draws that are
         compared the closest: what is far apart tells a model little of which is more."""
-        sheet = self.sheets.get(sample.id)
-        if sheet is None or not sheet.free or not sample.rationale:
+        sheet = self.sheet(sample)
+        if sheet is None or not sheet.free:
             return sample
         wanted, found = rng.choice((1, CLOSEST)), list[tuple[Fraction, Values, dict[int, Fraction]]]()
         for _ in range(TRIES):

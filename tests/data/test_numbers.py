@@ -180,10 +180,33 @@ def test_worked_solutions_that_no_one_here_wrote_are_told_anew() -> None:
         assert re.sub(shape, "", other.rationale or "") == re.sub(shape, "", sample.rationale or "")
 
 
-def test_hostile_text_costs_little() -> None:
-    said = "1" * 40 + " + 11 = 12. " + "11 + 12 = 23. " * 300 + "(" * 500 + "11 = 11"
-    sample = Sample("11 and 12? " + "13 " * 3000, "yes", said)
-    Numbers([sample]).retold(sample, random.Random(0))
+def test_a_question_of_two_rationales_is_told_by_each() -> None:
+    """Else the sums of one would be written into the text of the other."""
+    sums = Sample("48 boxes of 73?", "yes", "48 * 73 = 3504. 3504 is more than 3000.")
+    other = replace(sums, rationale="So 73 * 48 = 3504 in all, and 3504 is more than 3000.")
+    for sample, among in ((sums, other), (other, sums)):
+        told = tellings(sample, [among])
+        assert len(told) > 5
+        texts = {re.sub(r"\d+", "", some.rationale or "") for some in told}
+        assert texts == {re.sub(r"\d+", "", sample.rationale or "")}
+
+
+def test_hostile_text_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    false = Sample("11 and 12?", "yes", "1" * 40 + " + 11 = 12. " + "(" * 500 + "11 = 11")
+    assert Numbers([false]).retold(false, random.Random(0)) is false
+    read: list[str] = []
+
+    def counted(text: str) -> list[Any]:
+        read.append(text)
+        return claims(text)
+
+    monkeypatch.setattr(numbers, "claims", counted)
+    long = Sample("11 and 12? " + "13 " * 3000, "yes", "11 + 12 = 23. " * 300)
+    told = Numbers([long]).retold(long, random.Random(0))
+    assert (told.rationale or "").count(" = ") == 300
+    assert told.prompt != long.prompt
+    assert told.prompt.endswith("13 " * 3000)  # nothing reckons with these
+    assert 0 < len(read) <= numbers.CLOSEST
 
 
 def mapped(facts: Any, new: dict[Fraction, Fraction], key: str = "") -> Any:
