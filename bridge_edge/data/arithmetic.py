@@ -21,8 +21,6 @@ from fractions import Fraction
 from bridge_edge.data.expression import (
     CLOSE,
     COMPARISONS,
-    DIGITS,
-    LEXER,
     NUM,
     OP,
     OPEN,
@@ -32,6 +30,7 @@ from bridge_edge.data.expression import (
     Token,
     Unreadable,
     evaluate,
+    numbers_in,
     show,
     tokens,
     value_of,
@@ -63,8 +62,7 @@ def first_error(text: str) -> str:
 
 def numbers(text: str) -> set[Fraction]:
     """All numbers that stand in `text`, without their signs."""
-    found = (match.group("number") for match in LEXER.finditer(text))
-    return {value_of(number)[0] for number in found if number and len(number) <= DIGITS}
+    return {number.value for number in numbers_in(text)}
 
 
 def claims(text: str) -> list[Claim]:

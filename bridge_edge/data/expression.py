@@ -1,7 +1,8 @@
 """Numbers and expressions in free text: tokens, and exact values of + - * / and small powers with parentheses.
 
-What: `tokens(text)` cuts a text into numbers, operators, relations and words; `evaluate(tokens)` gives the value of an
-expression as a fraction, or raises `Unreadable` saying why it is none.
+What: `tokens(text)` cuts a text into numbers, operators, relations and words; `numbers_in(text)` gives its numbers
+alone, each with its place and value; `evaluate(tokens)` gives the value of an expression as a fraction, or raises
+`Unreadable` saying why it is none.
 Why: what a model wrote is never evaluated as code, and its size must cost neither time nor memory: numbers, nesting
 and powers are bounded.
 Not covered: functions, roots, and multiplication without a sign.
@@ -44,6 +45,29 @@ class Token:
     end: int
 
 
+@dataclass(frozen=True)
+class Number:
+    """A number as it stands in a text."""
+
+    start: int
+    end: int
+    text: str
+    value: Fraction
+
+    @property
+    def shown(self) -> Fraction:
+        """Its value as it reads, without the per cent sign."""
+        return self.value * 100 if self.percent else self.value
+
+    @property
+    def percent(self) -> bool:
+        return self.text.endswith("%")
+
+    @property
+    def decimals(self) -> int:
+        return len(self.text.partition(".")[2].rstrip("%"))
+
+
 class Unreadable(ValueError):
     """An expression that is no expression; the message says why."""
 
@@ -77,6 +101,16 @@ def value_of(text: str) -> tuple[Fraction, bool]:
     if len(plain) > DIGITS:
         raise Unreadable(f"a number of {len(plain)} characters")
     return Fraction(plain if plain[0] != "." else f"0{plain}") / (100 if percent else 1), percent
+
+
+def numbers_in(text: str) -> list[Number]:
+    """The numbers of a text, in their order."""
+    found = []
+    for match in LEXER.finditer(text):
+        piece = match.group("number")
+        if piece and len(piece) <= DIGITS:
+            found.append(Number(match.start("number"), match.end("number"), piece, value_of(piece)[0]))
+    return found
 
 
 def evaluate(side: Sequence[Token]) -> tuple[Fraction, bool, bool]:

@@ -24,8 +24,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from bridge_edge.data.arithmetic import claims
+from bridge_edge.data.expression import Number
 from bridge_edge.data.samples import Sample
-from bridge_edge.data.sheet import Number, Sheet, Void, rounded, sheet_of, shown
+from bridge_edge.data.sheet import Sheet, Void, rounded, sheet_of, shown
 
 TRIES, CLOSEST = 40, 4
 CHANGED = 0.75  # of the given numbers change in a draw

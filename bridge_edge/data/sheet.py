@@ -15,36 +15,13 @@ from fractions import Fraction
 from functools import partial
 
 from bridge_edge.data.arithmetic import claims, holds, left_side, right_side
-from bridge_edge.data.expression import DIGITS, LEXER, NUM, OP, Token, Unreadable, evaluate, tokens, value_of
+from bridge_edge.data.expression import NUM, OP, Number, Token, Unreadable, evaluate, numbers_in, tokens, value_of
 
 DECIMALS, CENTS = 4, 2
 
 
 class Void(Exception):
     """A draw that gives no sound text."""
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number as it stands in a text."""
-
-    start: int
-    end: int
-    text: str
-    value: Fraction
-
-    @property
-    def shown(self) -> Fraction:
-        """Its value as it reads, without the per cent sign."""
-        return self.value * 100 if self.percent else self.value
-
-    @property
-    def percent(self) -> bool:
-        return self.text.endswith("%")
-
-    @property
-    def decimals(self) -> int:
-        return len(self.text.partition(".")[2].rstrip("%"))
 
 
 Source = Callable[[Mapping[int, Fraction]], Fraction]
@@ -77,16 +54,6 @@ class Sheet:
                 raise Void
             found.append(abs(a - b) / max(abs(a), abs(b), Fraction(1)))
         return min(found)
-
-
-def numbers_in(text: str) -> list[Number]:
-    """The numbers of a text, in their order."""
-    found = []
-    for match in LEXER.finditer(text):
-        piece = match.group("number")
-        if piece and len(piece) <= DIGITS:
-            found.append(Number(match.start("number"), match.end("number"), piece, value_of(piece)[0]))
-    return found
 
 
 def sheet_of(prompt: str, rationale: str, answer: str = "") -> Sheet | None:

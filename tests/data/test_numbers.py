@@ -17,10 +17,10 @@ import pytest
 
 from bridge_edge.data import numbers
 from bridge_edge.data.arithmetic import claims
+from bridge_edge.data.expression import numbers_in
 from bridge_edge.data.numbers import Numbers
 from bridge_edge.data.pool import load_task
 from bridge_edge.data.samples import Sample
-from bridge_edge.data.sheet import numbers_in
 
 
 def tellings(sample: Sample, among: Sequence[Sample] = (), count: int = 40, answer: bool = False) -> list[Sample]:
